@@ -1,0 +1,353 @@
+"""Pipelines: named steps, read from a file or built in Python, checked before anything runs.
+
+A `Pipeline` that exists is valid: names are allowed, every input is there and of the right kind, nothing depends on itself. Refs that stand as
+inputs have become fetch steps of their own, one per ref. `load` reports every error of a file at once, each with line and field path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from modelyard import document, refs
+from modelyard.document import Document, Location, field_path
+from modelyard.errors import Usage
+from modelyard.steps import STEPS, Resources, Step
+
+SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_LONGEST = 40
+"""Letters of pipeline and step name together: a Job `<pipeline>-<step>-<10 hex>-r<N>` and its pods' suffix stay within 63."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Named steps. Inputs are names of steps here, whatever they were written as.
+
+    base: the folder that relative paths start from; default the current one.
+    Raises Usage when the steps do not make a pipeline.
+    """
+
+    name: str
+    steps: Mapping[str, Step]
+    resources: Resources = field(default_factory=Resources)
+    base: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        problems = list(_check_names(self.name, self.steps))
+        if not problems:
+            steps, problems = _linked(self.steps, self.base or Path.cwd())
+            object.__setattr__(self, "steps", steps)
+            problems += list(_check_inputs(steps))
+        if problems:
+            raise _usage([(field_path(location), message, remedy) for location, message, remedy in problems])
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """Field -> name of the step whose artifact that field of step `name` takes."""
+        step = self.steps[name]
+        return {input_field: getattr(step, input_field) for input_field in step.inputs}
+
+    def order(self) -> list[str]:
+        """Names of steps such that each comes after those that it needs, otherwise as written."""
+        return _order({name: set(self.inputs(name).values()) for name in self.steps})
+
+    def resources_of(self, name: str) -> Resources:
+        """The pipeline's resources with the step's own in their place."""
+        return self.resources.under(self.steps[name].resources)
+
+    def smoke(self) -> Pipeline:
+        """The same pipeline on a handful of rows."""
+        return replace(self, steps={name: step.smoke() for name, step in self.steps.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The pipeline with every default written out, as JSON values."""
+        return {
+            "name": self.name,
+            "steps": {
+                name: {step.verb: step.settings(), "resources": self.resources_of(name).model_dump(mode="json")} for name, step in self.steps.items()
+            },
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of `to_dict`."""
+        return digest(self.to_dict())
+
+
+def digest(value: Any) -> str:
+    """sha256, in hex, of the canonical JSON of a value: sorted keys, no spaces, UTF-8, no NaN."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical JSON of a value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def load(path: Path | str) -> Pipeline:
+    """The pipeline in a YAML file. Raises NoInput: no such file; Usage: every error in it, with lines."""
+    path = Path(path)
+    return from_document(document.read(path), base=path.resolve().parent)
+
+
+def from_document(doc: Document, base: Path | None = None) -> Pipeline:
+    """The pipeline that a document describes. Raises Usage with every error in it."""
+    problems: list[_Problem] = []
+    root = doc.value
+    if not isinstance(root, dict):
+        raise Usage("this is no pipeline", where=doc.name, why="the file must be a mapping with `name` and `steps`", remedy="see `modelyard schema`")
+    problems += [((key,), f"unknown key {key!r}", _suggest(key, _TOP)) for key in root if key not in _TOP]
+    name, steps = root.get("name"), root.get("steps")
+    if not isinstance(name, str):
+        problems.append(
+            (
+                ("name",) if "name" in root else (),
+                "`name` is missing" if name is None else "should be a word",
+                "name the pipeline, such as `name: reviews`",
+            )
+        )
+    if not isinstance(steps, dict) or not steps:
+        problems.append((("steps",) if "steps" in root else (), "`steps` is missing or empty", "add steps, such as `reviews: {fetch: {dataset: …}}`"))
+        steps = {}
+    resources = _model(Resources, root.get("resources") or {}, ("resources",), problems)
+    parsed = {key: step for key, value in steps.items() if (step := _step(value, ("steps", key), problems))}
+    if not problems and isinstance(name, str):
+        problems += list(_check_names(name, parsed))
+    if not problems:
+        linked, problems = _linked(parsed, base or Path.cwd())
+        problems += list(_check_inputs(linked))
+    if problems or not isinstance(name, str) or resources is None:
+        raise _usage([(doc.at(location), message, remedy) for location, message, remedy in problems])
+    return Pipeline(name, parsed, resources, base)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a pipeline file."""
+    definitions: dict[str, Any] = {}
+    step_forms = []
+    for verb, model in STEPS.items():
+        own = model.model_json_schema(ref_template="#/$defs/{model}")
+        own["properties"].pop("resources", None)
+        definitions |= own.pop("$defs", {})
+        definitions[verb] = own
+        step_forms.append(
+            {
+                "type": "object",
+                "properties": {verb: {"$ref": f"#/$defs/{verb}"}, "resources": {"$ref": "#/$defs/Resources"}},
+                "required": [verb],
+                "additionalProperties": False,
+            }
+        )
+    definitions["Resources"] = Resources.model_json_schema()
+    return {
+        "$schema": SCHEMA_ID,
+        "title": "modelyard pipeline",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+            "resources": {"$ref": "#/$defs/Resources"},
+            "steps": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"pattern": f"^{_NAME.pattern}$"},
+                "additionalProperties": {"oneOf": step_forms},
+            },
+        },
+        "required": ["name", "steps"],
+        "additionalProperties": False,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+_Problem = tuple[Location, str, str]
+"""Where, what, remedy."""
+
+_TOP = ("name", "resources", "steps")
+
+
+def _step(value: Any, location: Location, problems: list[_Problem]) -> Step | None:
+    if not isinstance(value, dict):
+        problems.append((location, "a step is a mapping of one verb to its settings", "such as {fetch: {dataset: …}}"))
+        return None
+    verbs = [key for key in value if key in STEPS]
+    unknown = [key for key in value if key not in STEPS and key != "resources"]
+    if not verbs and unknown:
+        problems.append(((*location, unknown[0]), f"unknown step {unknown[0]!r}", _suggest(unknown[0], STEPS)))
+        return None
+    problems += [((*location, key), f"unknown key {key!r} beside {verbs[0]!r}", _suggest(key, ["resources", *STEPS])) for key in unknown if verbs]
+    if len(verbs) != 1:
+        problems.append((location, f"a step has one verb, not {len(verbs)}", f"one of {', '.join(STEPS)}"))
+        return None
+    settings = value[verbs[0]]
+    if settings is None:
+        settings = {}
+    own = _model(Resources, value["resources"] or {}, (*location, "resources"), problems) if "resources" in value else None
+    if isinstance(settings, dict) and "resources" in settings:
+        problems.append(((*location, verbs[0], "resources"), "`resources` stands beside the verb, not under it", "move it one level up"))
+        return None
+    step = _model(STEPS[verbs[0]], settings, (*location, verbs[0]), problems)
+    return step.model_copy(update={"resources": own}) if step and own else step
+
+
+def _model(model: type[_Model], value: Any, location: Location, problems: list[_Problem]) -> _Model | None:
+    if not isinstance(value, dict):
+        problems.append((location, "should be a mapping of settings", f"such as {next(iter(model.model_fields))}: …"))
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as errors:
+        problems += explain(errors, model, location)
+        return None
+
+
+def explain(errors: ValidationError, model: type[BaseModel], location: Location = ()) -> list[tuple[Location, str, str]]:
+    """Pydantic's findings about settings in our words: where, what, remedy."""
+    found = []
+    for error in errors.errors(include_url=False):
+        place = tuple(part for part in error["loc"] if isinstance(part, str | int))
+        last, kind = str(place[-1]) if place else "", error["type"]
+        known = [name for name in model.model_fields if name != "resources"]
+        if kind == "extra_forbidden":
+            found.append(((*location, *place), f"unknown setting {last!r}", _suggest(last, known)))
+        elif kind == "missing":
+            found.append((location, f"{last!r} is missing", _described(model, last)))
+        else:
+            given = error.get("input")
+            shown = f", not {_short(given)}" if kind not in ("ref", "one", "input") and isinstance(given, str | int | float | bool | None) else ""
+            message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            found.append(((*location, *place), message + shown, _described(model, str(place[0])) if place else ""))
+    return found
+
+
+def _described(model: type[BaseModel], name: str) -> str:
+    info = model.model_fields.get(name)
+    return f"{name}: {info.description}" if info and info.description else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+
+
+def _check_names(name: str, steps: Mapping[str, Step]) -> Iterator[_Problem]:
+    remedy = "lower-case letters, digits and '-', starting with a letter"
+    if not _NAME.fullmatch(name):
+        yield ("name",), f"{name!r} cannot be a pipeline's name", remedy
+    for step in steps:
+        if not isinstance(step, str) or not _NAME.fullmatch(step):
+            yield ("steps", step), f"{step!r} cannot be a step's name", remedy
+        elif len(name) + len(step) > _LONGEST:
+            yield (
+                ("steps", step),
+                f"pipeline and step name are too long together ({len(name) + len(step)} letters)",
+                f"at most {_LONGEST}, so that Jobs can carry them",
+            )
+    if not steps:
+        yield ("steps",), "a pipeline needs a step", "add one"
+
+
+def _linked(steps: Mapping[str, Step], base: Path) -> tuple[dict[str, Step], list[_Problem]]:
+    """Steps whose inputs are all names; what stood there as a ref is a fetch step now."""
+    names = {id(step): name for name, step in steps.items()}
+    problems: list[_Problem] = []
+    fetches: dict[str, Step] = {}
+    linked: dict[str, Step] = {}
+    for name, step in steps.items():
+        update: dict[str, Any] = {}
+        for input_field, kind in step.inputs.items():
+            value = getattr(step, input_field)
+            location = ("steps", name, step.verb, input_field)
+            if isinstance(value, Step):
+                if id(value) in names:
+                    update[input_field] = names[id(value)]
+                else:
+                    problems.append((location, f"the {value.verb} step given here is not one of the pipeline's", "add it to `steps`"))
+            elif not refs.is_step_name(value):
+                fetch = _fetch(kind, value, base, location, problems)
+                if fetch:
+                    fetch_name = f"fetch-{digest([kind, fetch.settings()])[:8]}"
+                    fetches[fetch_name] = fetch
+                    update[input_field] = fetch_name
+        if step.verb == "fetch":
+            update |= {name: _absolute(value, base) for name in ("model", "dataset") if (value := getattr(step, name))}
+        linked[name] = step.model_copy(update=update)
+    return {**{name: step for name, step in fetches.items() if name not in linked}, **linked}, problems
+
+
+def _fetch(kind: str, ref: str, base: Path, location: Location, problems: list[_Problem]) -> Step | None:
+    try:
+        return STEPS["fetch"].model_validate({kind: _absolute(ref, base)})
+    except ValidationError as errors:
+        problems += [(location, message, f"`{location[-1]}` takes a {kind}") for _, message, _ in explain(errors, STEPS["fetch"])]
+        return None
+
+
+def _absolute(ref: str, base: Path) -> str:
+    return str((base / ref).absolute()) if isinstance(refs.parse(ref), refs.PathRef) else ref
+
+
+def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
+    needs: dict[str, set[str]] = {}
+    for name, step in steps.items():
+        for input_field, kind in step.inputs.items():
+            source = getattr(step, input_field)
+            location = ("steps", name, step.verb, input_field)
+            if not isinstance(source, str) or not refs.is_step_name(source):
+                continue  # reported when it was linked
+            if source not in steps:
+                yield location, f"there is no step {source!r}", _suggest(source, steps) + "; a ref has a scheme, a path starts with ./ or /"
+            elif (made := steps[source].makes()) != kind:
+                yield location, f"{source!r} makes a {made}; `{input_field}` takes a {kind}", "name another step"
+            else:
+                needs.setdefault(name, set()).add(source)
+    cycle = _cycle(needs)
+    if cycle:
+        yield ("steps", cycle[0]), f"the steps wait for each other: {' -> '.join([*cycle, cycle[0]])}", "break the circle"
+
+
+def _cycle(needs: Mapping[str, set[str]]) -> list[str]:
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        for source in sorted(needs.get(name, ())):
+            if found := walk(source, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in needs if (found := walk(name, []))), [])
+
+
+def _order(needs: Mapping[str, set[str]]) -> list[str]:
+    order: list[str] = []
+    while len(order) < len(needs):
+        order.append(next(name for name in needs if name not in order and needs[name] <= set(order)))
+    return order
+
+
+def _usage(problems: list[tuple[str, str, str]]) -> Usage:
+    """One failure for all problems: the first in its parts, the others as further lines."""
+    where, what, remedy = problems[0]
+    others = "".join(f"\n{place}: {message}" + (f" ({hint})" if hint else "") for place, message, hint in problems[1:])
+    return Usage(what + (f" ({remedy})" if others and remedy else "") + others, where=where, remedy="" if others else remedy)
