@@ -1,0 +1,81 @@
+"""What a step's process is told, and what it says at the end: the two documents between a driver and a frame.
+
+Both are JSON files of the attempt in the yard, so that they are also the record of what was asked and what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from modelyard.errors import Failure, from_record
+from modelyard.steps import STEPS, Resources, Step
+
+
+class Order(BaseModel):
+    """One attempt at one step.
+
+    inputs: field -> digest of the artifact. listing: for a fetch, what the ref resolved to. forced: do it again although the result is known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    step: str
+    attempt: int
+    verb: str
+    settings: dict[str, Any]
+    resources: Resources
+    inputs: dict[str, str] = {}
+    key: str
+    forced: bool = False
+    listing: dict[str, Any] | None = None
+    hubs: dict[str, str] = {}
+
+    @property
+    def attempt_id(self) -> str:
+        """`<run>.<step>.<n>`, unique for ever."""
+        return f"{self.run}.{self.step}.{self.attempt}"
+
+    def step_settings(self) -> Step:
+        """The settings as their model."""
+        return STEPS[self.verb].model_validate(self.settings, strict=False)
+
+
+class Outcome(BaseModel):
+    """How an attempt ended. seconds: its running time. reused: the artifact was there already. note: what a person should know all the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exit_code: int
+    category: str = "ok"
+    what: str = ""
+    where: str = ""
+    why: str = ""
+    remedy: str = ""
+    key: str = ""
+    artifact: str | None = None
+    reused: bool = False
+    seconds: float = 0.0
+    note: str = ""
+
+    @classmethod
+    def of(cls, failure: Failure, seconds: float, key: str = "") -> Outcome:
+        """The outcome of an attempt that failed."""
+        return cls(exit_code=failure.exit_code, seconds=seconds, key=key, **failure.record())
+
+    def failure(self) -> Failure | None:
+        """The failure, None when the attempt ended well."""
+        return from_record({name: getattr(self, name) for name in ("category", "what", "where", "why", "remedy")}) if self.exit_code else None
+
+
+def termination_message(outcome: Outcome, limit: int = 3072) -> bytes:
+    """The outcome as JSON of at most `limit` bytes, for a container's termination log; long texts are cut, never the class."""
+    fields: Mapping[str, Any] = {name: value for name, value in outcome.model_dump().items() if value not in (None, "", False)}
+    allowed = limit
+    while len(data := Outcome.model_validate(fields).model_dump_json(exclude_defaults=True).encode()) > limit:
+        allowed //= 2
+        fields = {name: value[:allowed] if name in ("what", "where", "why", "remedy") else value for name, value in fields.items()}
+    return data

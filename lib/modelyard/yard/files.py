@@ -1,0 +1,445 @@
+"""The one door to the file system for everything under modelyard.yard.
+
+Each function here is one operation, or a short row of them, and each operation passes `operation` first. What the operating system refuses
+comes out as a failure of the table (`failure`); what a caller must decide on (is it there, was somebody faster) comes out as a value. Nothing
+follows a symbolic link, and nothing here knows what a yard is.
+
+For tests alone: MODELYARD_FAULT=kill:17 ends the process by SIGKILL in place of its 17th operation, ENOSPC:17 (or any other name of an
+errno) lets that one operation fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import itertools
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from modelyard.errors import Corrupt, Failure, NoPermission, NoSpace, Refused, VolumeFailed
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+FILE_MODE = 0o664
+FOLDER_MODE = 0o2775
+"""Modes of everything in a yard: one group shares it, and what is made in a folder gets the folder's group."""
+
+FAULT_VARIABLE = "MODELYARD_FAULT"
+MAX_READ = 64 * 2**20
+"""Bytes of the largest file that is read whole (a manifest of 100,000 files is a third of it)."""
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: opening a planted FIFO must not wait for ever
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+# --- faults and failures ---------------------------------------------------------------------------------------------------------------------
+
+
+def inject(fault: str) -> None:
+    """Count operations from here on and let the one that `fault` names end as it says; "" ends the counting. For tests alone."""
+    global _fault, _count
+    kind, _, at = fault.partition(":")
+    _fault, _count = ((kind, int(at)) if fault else None), itertools.count(1)
+
+
+def operation(name: str, path: Path) -> None:
+    """Called before each operation on the file system: the place where a fault comes in."""
+    if _fault is None or next(_count) != _fault[1]:
+        return
+    if _fault[0] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    number = getattr(errno, _fault[0])
+    raise OSError(number, f"{os.strerror(number)} (injected into {name})", str(path))
+
+
+def failure(error: OSError, path: Path) -> Failure:
+    """The row of the table that an error of the operating system belongs to."""
+    where, why = str(path), error.strerror or type(error).__name__
+    if error.errno in _FULL:
+        return NoSpace("the volume is full", where=where, why=why, remedy="make room (modelyard yard gc), or use a larger volume")
+    if error.errno == errno.EROFS:
+        return NoPermission("the volume is mounted read-only", where=where, why=why, remedy="mount it writable")
+    if error.errno in _DENIED:
+        group = os.getegid()
+        return NoPermission(
+            "the yard does not belong to this user's group",
+            where=where,
+            why=why,
+            remedy=f"where the volume lies: chgrp -R {group} YARD && chmod -R g+rwX YARD && find YARD -type d -exec chmod g+s {{}} +",
+        )
+    return VolumeFailed("the volume failed", where=where, why=why, remedy="run again; if it stays, look at the volume")
+
+
+@contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """Turn each OSError of the body into its failure."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(error, path) from error
+
+
+@contextmanager
+def _door(name: str, path: Path) -> Iterator[None]:
+    with failures(path):
+        operation(name, path)
+        yield
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def make_folder(path: Path) -> bool:
+    """Make one folder; False where something of that name is there."""
+    with _door("mkdir", path):
+        try:
+            os.mkdir(path, FOLDER_MODE)
+        except FileExistsError:
+            return False
+        os.chmod(path, FOLDER_MODE)  # mkdir heeds the umask, and ignores setgid
+        return True
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it that are missing."""
+    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+    for folder in reversed(missing):
+        make_folder(folder)
+
+
+def names(folder: Path) -> list[str]:
+    """Names in a folder, sorted, without hidden ones (our own temporary files are hidden); none where the folder is missing."""
+    with _door("list", folder):
+        try:
+            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+Kind = Literal["file", "folder", "other"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something below a folder. path: relative, with `/`; modified: seconds, on the volume's clock."""
+
+    path: str
+    kind: Kind
+    size: int
+    modified: float
+
+
+def walk(folder: Path) -> Iterator[Found]:
+    """Everything below a folder, each folder before what is in it; links are "other" and not followed. What vanishes meanwhile is left out."""
+    top = status(folder)
+    pending = [""] if top and stat.S_ISDIR(top.st_mode) else []
+    while pending:
+        relative = pending.pop()
+        with _door("walk", folder / relative):
+            try:
+                entries = list(os.scandir(folder / relative))
+            except FileNotFoundError:
+                continue
+        for entry in entries:
+            with failures(Path(entry.path)), suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                path = f"{relative}/{entry.name}" if relative else entry.name
+                yield Found(path, _kind(found.st_mode), found.st_size, found.st_mtime)
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, or a file; a link as a link. Others may be at work on it.
+
+    A folder that fills again meanwhile stays, with no failure: NFS does so for a file that is open somewhere. gc comes again.
+    """
+    top = status(path)
+    for entry in reversed([Found("", _kind(top.st_mode), 0, 0), *walk(path)] if top else []):
+        remove_folder(path / entry.path) if entry.kind == "folder" else remove(path / entry.path)
+
+
+def _kind(mode: int) -> Kind:
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove an empty folder; False where it is not empty or not there."""
+    with _door("rmdir", folder):
+        try:
+            os.rmdir(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; a file system that cannot sync a folder needs no such call."""
+    with _door("fsync", folder):
+        descriptor = os.open(folder, _FOLDER)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a regular file, None where there is none.
+
+    Raises Corrupt: it is no regular file, or larger than MAX_READ.
+    """
+    with _door("read", path):
+        try:
+            descriptor = os.open(path, _READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_READ:
+            os.close(descriptor)
+            raise Corrupt("this is no file that a yard writes", where=str(path), why="not a regular file, or too large", remedy="remove it")
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(MAX_READ)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Make a file with these bytes and sync it; False where something of that name is there."""
+    with _door("create", path):
+        try:
+            _write_new(path, data, sync=True)
+        except FileExistsError:
+            return False
+        return True
+
+
+def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put a file in place, or replace it, so that every reader sees the old bytes or the new ones.
+
+    sync: make it durable too; without, a crash of the machine may bring the old bytes back.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _door("write", temporary):
+        _write_new(temporary, data, sync=sync)
+    try:
+        with _door("replace", path):
+            os.replace(temporary, path)
+    except Failure:
+        with suppress(Failure):
+            remove(temporary)
+        raise
+    if sync:
+        sync_folder(path.parent)
+
+
+def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
+    """All of it, or no file."""
+    descriptor = os.open(path, _CREATE, FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, FILE_MODE)  # open heeds the umask
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def overwrite(path: Path, data: bytes) -> bool:
+    """Write these bytes over the beginning of a file that is there; False where it is not."""
+    with _door("overwrite", path):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        return True
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add these bytes to the end of a file, in one write; the file is made where there is none."""
+    with _door("append", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        with os.fdopen(descriptor, "ab") as file:
+            file.write(data)
+
+
+def rename(source: Path, target: Path) -> Literal["done", "taken", "gone"]:
+    """Move a folder or file.
+
+    "taken": a file, or a folder that is not empty, has that name. "gone": the source, or the folder above the target, is not there.
+    """
+    with _door("rename", target):
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            return "gone"
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                return "taken"
+            raise
+        return "done"
+
+
+def remove(path: Path) -> bool:
+    """Remove a file; False where there is none."""
+    with _door("unlink", path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def status(path: Path) -> os.stat_result | None:
+    """What lies at a path itself, links not followed; None where nothing does."""
+    with _door("stat", path):
+        try:
+            return os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def touch(path: Path) -> bool:
+    """Set a file's or folder's time to now, on the volume's clock; False where it is not there."""
+    with _door("touch", path):
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set the mode of a file or folder; another user's (a file that was linked, not written) keeps the mode that it has."""
+    with _door("chmod", path), suppress(PermissionError):
+        os.chmod(path, mode)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a regular file's bytes."""
+    with _door("hash", path), os.fdopen(os.open(path, _READ), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where the volume cannot, the name is taken, or either side is not there: the caller can do without."""
+    with _door("link", target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (*_FULL, errno.EIO, errno.ESTALE):
+                raise
+            return False
+        return True
+
+
+def chunks(path: Path, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a regular file, in pieces; fewer where it is shorter."""
+    with _door("read", path), os.fdopen(os.open(path, _READ), "rb", buffering=0) as file:
+        while size and (chunk := file.read(min(size, 1 << 20))):
+            size -= len(chunk)
+            yield chunk
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    with _door("fsync", path):
+        descriptor = os.open(path, _READ)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def volume_time(folder: Path) -> float:
+    """Now, in seconds, by the clock of the volume itself: the time that a file made at this moment in `folder` gets."""
+    probe = folder / f"time.{secrets.token_hex(4)}"
+    create(probe, b"")
+    try:
+        found = status(probe)
+    finally:
+        remove(probe)
+    if found is None:
+        raise VolumeFailed("a file vanished as it was made", where=str(probe), remedy="run again")
+    return found.st_mtime
+
+
+class NewFile(io.BufferedIOBase):
+    """A file that is being written for the first time, in order, and hashed on the way; `sha256` is its digest so far."""
+
+    def __init__(self, root: Path, path: PurePosixPath) -> None:
+        """path: relative to root and already checked; folders in between are made.
+
+        Raises Refused: it is there, or a link or a file lies where a folder should.
+        """
+        self._path = root / path
+        with _door("create", self._path):
+            folder = os.open(root, _FOLDER)
+            try:
+                for part in path.parts[:-1]:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, FOLDER_MODE, dir_fd=folder)
+                    below = os.open(part, _FOLDER, dir_fd=folder)
+                    os.close(folder)
+                    folder = below
+                self._descriptor = os.open(path.name, _CREATE, FILE_MODE, dir_fd=folder)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ELOOP, errno.ENOTDIR):
+                    raise Refused(f"{str(path)!r} cannot be made", where=str(root), why="something else has its name") from error
+                raise
+            finally:
+                os.close(folder)
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        """Always; it can be neither read nor wound back."""
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write all of the bytes."""
+        with memoryview(data).cast("B") as view, _door("write", self._path):
+            rest = view
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            self._hash.update(view)
+            return len(view)
+
+    def close(self) -> None:
+        """End the file; a second time does nothing."""
+        if not self.closed:
+            super().close()
+            with _door("close", self._path):
+                os.close(self._descriptor)
+
+
+_fault: tuple[str, int] | None
+_count: Iterator[int]
+inject(os.environ.get(FAULT_VARIABLE, ""))

@@ -1,0 +1,309 @@
+"""Runs: what was asked, what is happening, and what came of it, as files that a driver and its steps write and anybody may read.
+
+    runs/<run-id>/spec.json, status.json, heartbeat, cancel
+    runs/<run-id>/steps/<step>/<attempt>/{order,progress,outcome}.json, log.jsonl, samples.jsonl, stderr.txt
+
+A run belongs to the driver that made its folder; that rename is the only election. Whether the driver lives is seen from its heartbeat alone:
+a counter that stands still for as long as the observer waits, on the observer's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from modelyard.errors import Corrupt, NoInput, suggest
+from modelyard.order import Order, Outcome
+from modelyard.spec import canonical
+from modelyard.yard import files, records
+from modelyard.yard.layout import Layout
+
+LIVE_WINDOW = 10.0
+"""Seconds after which a heartbeat that stood still belongs to a crashed driver."""
+
+DEAD_AFTER = 86400.0
+"""Seconds without a heartbeat, on the volume's clock, after which gc takes a run for dead. Generous: there is no hurry."""
+
+_RUN_ID = re.compile(r"[a-z0-9-]{1,63}")
+
+
+class RunState(StrEnum):
+    """Where a run is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"  # asked to stop; running it again goes on
+    CANCELLED = "cancelled"
+
+
+class StepState(StrEnum):
+    """Where a step of a run is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    REUSED = "reused"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    SKIPPED = "skipped"
+
+
+FINISHED = frozenset({StepState.REUSED, StepState.DONE})
+"""States in which a step has its artifact."""
+
+
+class StepStatus(records.Record):
+    """One step of a run. seconds: running time of the last attempt; note: what a person should know of it."""
+
+    verb: str
+    state: StepState = StepState.WAITING
+    attempt: int = 0
+    key: str = ""
+    artifact: str | None = None
+    kind: str = ""
+    exit_code: int | None = None
+    category: str = ""
+    what: str = ""
+    where: str = ""
+    why: str = ""
+    remedy: str = ""
+    seconds: float | None = None
+    note: str = ""
+
+
+class _Spec(records.Record):
+    pipeline: dict[str, Any]
+    settings: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
+
+
+class RunStatus(records.Record):
+    """A run as it stands. started, ended: ISO times, for people; nothing is decided by them."""
+
+    run: str
+    pipeline: str
+    state: RunState = RunState.RUNNING
+    exit_code: int | None = None
+    started: str = ""
+    ended: str = ""
+    notes: tuple[str, ...] = ()
+    steps: dict[str, StepStatus] = {}
+
+
+class Progress(records.Record):
+    """How far an attempt is. rate: units a second; left: seconds."""
+
+    done: int
+    total: int | None = None
+    unit: str
+    rate: float | None = None
+    left: float | None = None
+
+
+class Attempt:
+    """One attempt at one step of a run."""
+
+    def __init__(self, run: Run, step: str, number: int) -> None:
+        self.run = run
+        self.step = step
+        self.number = number
+        self.id = f"{run.id}.{step}.{number}"
+        self.path = run.path / "steps" / step / str(number)
+        self.log = self.path / "log.jsonl"
+
+    def write_order(self, order: Order) -> Path:
+        """Keep what the attempt is told to do; where."""
+        path = self.path / "order.json"
+        files.write_atomic(path, order.model_dump_json(indent=1).encode() + b"\n", sync=False)
+        return path
+
+    def outcome(self) -> Outcome | None:
+        """How the attempt ended, None when it has not, or was killed before it could say so."""
+        return records.load(self.path / "outcome.json", Outcome)
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """Say how the attempt ended."""
+        files.write_atomic(self.path / "outcome.json", outcome.model_dump_json(indent=1).encode() + b"\n")
+
+    def ended(self) -> str:
+        """How it ended, in words."""
+        outcome = self.outcome()
+        return "killed without a word" if outcome is None else outcome.category
+
+    def progress(self) -> Progress | None:
+        """How far it was when it last said so."""
+        return records.load(self.path / "progress.json", Progress)
+
+    def write_progress(self, progress: Progress) -> None:
+        """Say how far it is."""
+        files.write_atomic(self.path / "progress.json", progress.model_dump_json().encode() + b"\n", sync=False)
+
+    def add_log(self, line: bytes) -> None:
+        """Add a line to the log."""
+        files.append(self.log, line)
+
+    def add_sample(self, sample: dict[str, Any]) -> None:
+        """Add a sample of memory and device use; `t` is the attempt's running time in seconds."""
+        files.append(self.path / "samples.jsonl", canonical(sample) + b"\n")
+
+    def last_sample(self) -> dict[str, Any] | None:
+        """The last whole sample."""
+        for line in reversed((files.read(self.path / "samples.jsonl") or b"").splitlines()):
+            try:
+                sample = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill
+            if isinstance(sample, dict):
+                return sample
+        return None
+
+    def seconds(self) -> float:
+        """Running time: as the outcome says, else as far as the samples reach."""
+        outcome = self.outcome()
+        return outcome.seconds if outcome else float((self.last_sample() or {}).get("t", 0.0))
+
+
+class Run:
+    """One execution of a pipeline."""
+
+    def __init__(self, layout: Layout, run_id: str) -> None:
+        self._layout = layout
+        self.id = run_id
+        self.path = layout.root / "runs" / run_id
+
+    def spec(self) -> dict[str, Any]:
+        """`pipeline`: with every default; `resolved`: step -> what its ref stands for."""
+        spec = records.load(self.path / "spec.json", _Spec)
+        if spec is None:
+            raise Corrupt("this run has no spec", where=str(self.path), remedy="remove the folder")
+        return spec.model_dump()
+
+    def write_spec(self, spec: dict[str, Any]) -> None:
+        """Keep the spec, once refs are resolved."""
+        files.write_atomic(self._target("spec.json"), canonical(spec))
+
+    def status(self) -> RunStatus:
+        """The run as it stands."""
+        status = records.load(self.path / "status.json", RunStatus)
+        if status is None:
+            raise Corrupt("this run has no status", where=str(self.path), remedy="remove the folder")
+        return status
+
+    def write_status(self, status: RunStatus) -> None:
+        """Say how the run stands."""
+        files.write_atomic(self._target("status.json"), status.model_dump_json(indent=1).encode() + b"\n", sync=status.state is not RunState.RUNNING)
+
+    def beat(self, count: int) -> None:
+        """Move the heartbeat."""
+        files.write_atomic(self._target("heartbeat"), str(count).encode(), sync=False)
+
+    def heartbeat(self) -> bytes:
+        """The heartbeat as it stands; it means something only compared with itself a moment later."""
+        return files.read(self.path / "heartbeat") or b""
+
+    def live(self, window: float = LIVE_WINDOW, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> bool:
+        """Whether a driver is at work on the run: not ended, and its heartbeat moves within `window` seconds of watching."""
+        began, first = clock(), self.heartbeat()
+        while self.status().state is RunState.RUNNING:
+            if self.heartbeat() != first:
+                return True
+            if clock() - began >= window:
+                return False
+            sleep(0.2)
+        return False
+
+    def request_cancel(self) -> None:
+        """Ask the driver to end its steps and itself."""
+        files.create(self._target("cancel"), b"")
+
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for the end."""
+        return files.status(self.path / "cancel") is not None
+
+    def attempts(self, step: str) -> list[Attempt]:
+        """The attempts at a step, in order."""
+        return [Attempt(self, step, number) for number in sorted(int(name) for name in files.names(self.path / "steps" / step) if name.isdigit())]
+
+    def attempt(self, step: str, number: int) -> Attempt:
+        """One of them."""
+        return Attempt(self, step, number)
+
+    def new_attempt(self, step: str) -> Attempt:
+        """The next attempt at a step, with its folder."""
+        attempts = self.attempts(step)
+        attempt = Attempt(self, step, attempts[-1].number + 1 if attempts else 1)
+        files.make_folders(self._target("steps", step))
+        files.make_folder(attempt.path)
+        return attempt
+
+    def _target(self, *parts: str) -> Path:
+        return self._layout.target("runs", self.id, *parts)
+
+
+class Runs:
+    """All runs of a yard."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._root = layout.root / "runs"
+
+    def create(self, run_id: str, spec: dict[str, Any], status: RunStatus) -> Run | None:
+        """A new run with its first spec and status; None when there is one of that name: whoever made it is its driver."""
+        staged = self._layout.target("staging", f"{run_id}.{secrets.token_hex(4)}")
+        files.make_folder(staged)
+        files.create(staged / "spec.json", canonical(spec))
+        files.create(staged / "status.json", status.model_dump_json(indent=1).encode())
+        files.create(staged / "heartbeat", b"0")
+        if files.rename(staged, self._root / run_id) == "done":
+            files.sync_folder(self._root)
+            return Run(self._layout, run_id)
+        files.remove_tree(staged)
+        return None
+
+    def list(self) -> Sequence[Run]:
+        """All runs, the newest first (by the volume's time of the folder's making, then by name)."""
+        found = []
+        for name in files.names(self._root):
+            status = files.status(self._root / name / "spec.json") if _RUN_ID.fullmatch(name) else None
+            if status is not None:
+                found.append((status.st_mtime_ns, name))
+        return [Run(self._layout, name) for _, name in sorted(found, reverse=True)]
+
+    def get(self, run_id: str) -> Run:
+        """The run of that name, or the only one whose name starts so. Raises NoInput."""
+        names = [name for name in files.names(self._root) if _RUN_ID.fullmatch(name)]
+        matching = [run_id] if run_id in names else [name for name in names if run_id and name.startswith(run_id)]
+        if len(matching) == 1:
+            return Run(self._layout, matching[0])
+        if matching:
+            raise NoInput(f"{run_id!r} begins the names of {len(matching)} runs", why=", ".join(matching[:5]), remedy="write more of the name")
+        raise NoInput(f"there is no run {run_id!r}", where=str(self._root), remedy=suggest(run_id, names) if names else "modelyard run FILE")
+
+    def latest(self) -> Run:
+        """The newest run. Raises NoInput when there is none."""
+        runs = self.list()
+        if not runs:
+            raise NoInput("there is no run yet", where=str(self._root), remedy="modelyard run FILE")
+        return runs[0]
+
+    def named(self, prefix: str) -> Sequence[Run]:
+        """The runs `<prefix>-r1`, `<prefix>-r2`, … in that order."""
+        numbers = [
+            int(name[len(prefix) + 2 :]) for name in files.names(self._root) if name.startswith(f"{prefix}-r") and name[len(prefix) + 2 :].isdigit()
+        ]
+        return [Run(self._layout, f"{prefix}-r{number}") for number in sorted(numbers)]
+
+    def live_digests(self) -> Iterator[str]:
+        """Artifacts that a run which may still be driven has made or been given."""
+        oldest = files.volume_time(self._layout.target("staging")) - DEAD_AFTER
+        for run in self.list():
+            beat = files.status(run.path / "heartbeat")
+            if beat is not None and beat.st_mtime >= oldest and (status := run.status()).state is RunState.RUNNING:
+                yield from (step.artifact for step in status.steps.values() if step.artifact)

@@ -1,0 +1,38 @@
+"""The two documents between a driver and a frame."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from modelyard.errors import HostOom
+from modelyard.order import Order, Outcome, termination_message
+from modelyard.steps import STEPS, Fetch, Finetune, Resources, Step
+
+
+@pytest.mark.parametrize("step", [Finetune(model="base", data="rows", checkpoint_every="2m"), Fetch(model="hf://o/n", trust=("pickle",))])
+def test_an_order_carries_its_settings_through_json(step: Step) -> None:
+    order = Order(run="r", step="s", attempt=2, verb=step.verb, settings=step.settings(), resources=Resources(gpus=1, time_limit="1h"), key="k")
+    again = Order.model_validate_json(order.model_dump_json(), strict=False)
+    assert again == order
+    assert again.step_settings() == step
+    assert type(again.step_settings()) is STEPS[step.verb]
+    assert again.attempt_id == "r.s.2"
+
+
+def test_an_outcome_gives_back_its_failure() -> None:
+    failure = HostOom("what", where="where", why="why", remedy="remedy")
+    outcome = Outcome.of(failure, 2.5, "key")
+    again = outcome.failure()
+    assert isinstance(again, HostOom)
+    assert again.record() == failure.record()
+    assert Outcome(exit_code=0).failure() is None
+
+
+@pytest.mark.parametrize("text", ["short", "x" * 10_000, "ü" * 10_000, "\0" * 5000])
+def test_a_termination_message_fits_and_keeps_its_class(text: str) -> None:
+    message = termination_message(Outcome.of(HostOom("what", why=text, remedy=text), 1.0, "k" * 64))
+    assert len(message) <= 3072
+    found = json.loads(message)
+    assert (found["exit_code"], found["category"], found["what"]) == (83, "host-oom", "what")
