@@ -1,0 +1,98 @@
+"""A listing: what a ref stood for at one moment, file by file, before a byte of it is read.
+
+A file is identified by its sha256 where the hub knows it, otherwise by the hub's own version of it (a folder's is the time of the last change).
+The listing's digest therefore moves when any file does. It says nothing about where the hub is: two hubs that hold the same hashed files give
+the same digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from modelyard import refs
+from modelyard.errors import Usage
+from modelyard.hubs import checks
+from modelyard.refs import HubRef, PathRef, RefKind
+from modelyard.spec import digest
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a repository. size: bytes. sha256: 64 hex digits, or None. version: names the content where no hash does."""
+
+    path: str
+    size: int
+    sha256: str | None
+    version: str
+
+    @property
+    def identity(self) -> str:
+        """`sha256:…` or `version:…`: equal for equal content, as far as the hub can tell."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"version:{self.version}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The checked files of one repository at one revision, sorted by path.
+
+    Raises Refused or NoInput when it is made of names, sizes or hashes that `checks` does not accept: an unchecked listing does not exist.
+    """
+
+    ref: HubRef | PathRef
+    kind: RefKind
+    revision: str
+    files: tuple[HubFile, ...]
+
+    def __post_init__(self) -> None:
+        checks.check(str(self.ref), [(file.path, file.size, file.sha256) for file in self.files])
+        object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda file: file.path)))
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits over kind, paths, sizes and identities."""
+        return digest_of(self.kind, self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def record(self) -> dict[str, Any]:
+        """The listing as JSON, as a run keeps it."""
+        files = [[file.path, file.size, file.sha256, file.version] for file in self.files]
+        return {"ref": str(self.ref), "kind": self.kind, "revision": self.revision, "files": files}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Listing:
+        """The listing that `record` wrote down; checked again."""
+        ref = refs.parse(record["ref"])
+        if not isinstance(ref, HubRef | PathRef):
+            raise Usage(f"{record['ref']!r} is not in a hub", remedy="run the pipeline again: the ref is resolved anew")
+        return cls(ref, record["kind"], record["revision"], tuple(HubFile(*entry) for entry in record["files"]))
+
+
+class Reader(Protocol):
+    """Gives the bytes of listed files."""
+
+    def read(self, listing: Listing, file: HubFile, offset: int = 0) -> Iterator[bytes]:
+        """The file's bytes from `offset` on, in chunks of at most a few MiB.
+
+        Raises Corrupt when the file is not the listed one any more, Unavailable when the hub does not answer. Does not check hashes.
+        """
+        ...
+
+
+class Hub(Reader, Protocol):
+    """A place where refs resolve."""
+
+    def resolve(self, ref: HubRef) -> Listing:
+        """What the ref stands for now. Raises NoInput when there is no such repository, revision, or file in it."""
+        ...
+
+
+def digest_of(kind: RefKind, files: Iterable[HubFile]) -> str:
+    """sha256 over the canonical JSON of the kind and of each file's path, size and identity, in the order of the paths."""
+    entries = sorted([file.path, file.size, file.identity] for file in files)
+    return digest({"files": entries, "kind": kind})
