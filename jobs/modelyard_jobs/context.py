@@ -1,0 +1,151 @@
+"""What a step's work is given, and what it gives back.
+
+The work runs in a child process of the frame (frame.py). Everything that it says (log lines, progress, decisions, facts) goes to the frame as
+one JSON object a line; the frame numbers it, keeps it, and commits what the work left in `out`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from modelyard.errors import Yielded
+from modelyard.steps import Kind, Step
+from modelyard.yard import Artifact, Checkpoints, Yard
+
+Send = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Produced:
+    """What the work made: the files in `out`, or an artifact that somebody else committed meanwhile.
+
+    known: relative path -> sha256 of files that were hashed while they were written.
+    """
+
+    kind: Kind
+    format: str | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
+    existing: str | None = None
+
+
+class Stop:
+    """Whether the step was asked to stop (SIGTERM).
+
+    Work that can stop anywhere need not look: the signal raises Yielded where it stands. Work that has something to keep looks at
+    `requested` between its units, inside `polled()`.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._polled = 0
+
+    def install(self) -> None:
+        """Take SIGTERM; leave SIGINT to the driver, which turns it into SIGTERM for its steps."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    @contextmanager
+    def polled(self) -> Iterator[None]:
+        """Inside, the signal only sets `requested`; whoever leaves without having obeyed it is stopped at the end."""
+        self._polled += 1
+        try:
+            yield
+        finally:
+            self._polled -= 1
+        if self.requested and not self._polled:
+            raise Yielded("asked to stop", remedy="the same command goes on from here")
+
+    def check(self) -> None:
+        """Raise Yielded when the step was asked to stop; for work whose pieces are already kept."""
+        if self.requested:
+            raise Yielded("asked to stop", remedy="the same command goes on from here")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if not self._polled:
+            raise Yielded("asked to stop", remedy="the same command starts over: there was nothing to keep yet")
+
+
+class Context:
+    """One attempt at one step, as the work sees it. Fields are described where they are set."""
+
+    def __init__(
+        self,
+        *,
+        settings: Step,
+        inputs: Mapping[str, Artifact],
+        out: Path,
+        scratch: Path,
+        yard: Yard,
+        key: str,
+        attempt: str,
+        device: str,
+        threads: int,
+        listing: Any,
+        forced: bool = False,
+        hubs: Mapping[str, str],
+        stop: Stop,
+        send: Send,
+    ) -> None:
+        self.settings: Any = settings
+        """The step's settings (modelyard.steps)."""
+        self.inputs = inputs
+        """Settings field -> artifact."""
+        self.out = out
+        """Empty private folder in the yard's staging; what is in it at the end becomes the artifact."""
+        self.scratch = scratch
+        """Private folder outside the yard for caches; removed at the end."""
+        self.yard = yard
+        self.key = key
+        self.attempt = attempt
+        self.checkpoints: Checkpoints = yard.checkpoints(key, attempt)
+        self.device = device
+        """Name of the device in torch: cpu, cuda."""
+        self.threads = threads
+        """Threads that the process may keep busy."""
+        self.listing = listing
+        """Fetch only: the Listing that the ref was resolved to."""
+        self.forced = forced
+        """Whether the step is to be done although its result may be known."""
+        self.hubs = hubs
+        self.stop = stop
+        self._send = send
+        self._progressed = 0.0
+        self._lock = threading.Lock()
+        self.log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            None, processors=[structlog.processors.format_exc_info, self._log], wrapper_class=structlog.make_filtering_bound_logger(10)
+        )
+
+    def progress(self, done: int, total: int | None, unit: str) -> None:
+        """Say how far the work is. Cheap: all but five a second are dropped, the last one never."""
+        now = time.monotonic()
+        if now - self._progressed >= 0.2 or done == total:
+            self._progressed = now
+            self._tell({"type": "progress", "done": done, "total": total, "unit": unit})
+
+    def decide(self, name: str, value: Any, reason: str) -> None:
+        """Keep an automatic choice with its reason, for the action and the report."""
+        self._tell({"type": "decide", "name": name, "value": value, "reason": reason})
+        self.log.info("decided", name=name, value=value, reason=reason)
+
+    def detail(self, name: str, value: Any) -> None:
+        """Keep a JSON-able fact beside the result: curves, speeds, counts. Facts may differ between equal results; files may not."""
+        self._tell({"type": "detail", "name": name, "value": value})
+
+    def _log(self, _logger: Any, method: str, event: Mapping[str, Any]) -> Any:
+        self._tell({**event, "type": "log", "level": method})
+        raise structlog.DropEvent
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._send(message)

@@ -1,0 +1,427 @@
+"""What every step runs in: a light supervisor, with the work in a child process.
+
+In order: read the order, look at what came before (deadline, no progress, out of memory), choose the device, look for the result under the key
+of what is really here, start the child, keep its log, progress and memory, pass on SIGTERM, commit what it made, write the action, and leave
+one outcome. Because the work is in a child, a crash of it is an outcome with a name like any other.
+
+After SIGTERM the frame ends with 0 or 75 and with nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from modelyard import keys
+from modelyard.devices import CPU, VENDORS, Vendor, probe
+from modelyard.errors import (
+    Bug,
+    Crashed,
+    Deadline,
+    Failure,
+    HostOom,
+    NoAccelerator,
+    NoProgress,
+    Yielded,
+    from_exit,
+    from_record,
+    signal_name,
+)
+from modelyard.order import Order, Outcome, termination_message
+from modelyard.quantities import format_bytes, format_seconds
+from modelyard.steps import Reuse
+from modelyard.yard import Action, Decision, Staging, Yard
+from modelyard.yard.runs import Attempt
+from modelyard_jobs.cgroup import Cgroup, usable_cpus
+from modelyard_jobs.child import die_with_parent
+from modelyard_jobs.journal import Journal
+
+GRACE = 8.0
+"""Seconds between SIGTERM and SIGKILL of the child: a checkpoint of what fits in memory, and well within a pod's 30."""
+SAMPLE_EVERY = 2.0
+TOUCH_EVERY = 3600.0
+"""Seconds between two signs of life of the staging folder, which is swept by age."""
+NEAR_LIMIT = 0.95
+"""Share of the memory limit at which a SIGKILL that nobody sent is the kernel's."""
+FRUITLESS = 3
+"""Attempts without progress after which another one is not begun."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one attempt; the exit code is its class."""
+    parser = argparse.ArgumentParser(prog="modelyard_jobs", description="Run one attempt at one step, as a driver ordered it.")
+    parser.add_argument("step", help="the verb")
+    parser.add_argument("--order", type=Path, required=True, help="the order, a JSON file")
+    parser.add_argument("--yard", type=Path, required=True, help="the yard's folder")
+    parser.add_argument("--parent", type=int, help="process id of the driver; the attempt ends when that does")
+    arguments = parser.parse_args(argv)
+    stopping = _Signals()
+    if arguments.parent:
+        die_with_parent(arguments.parent, signal.SIGTERM)
+    order = Order.model_validate_json(arguments.order.read_bytes(), strict=False)
+    yard = Yard.open(arguments.yard)
+    attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
+    outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stopping).run()
+    attempt.write_outcome(outcome)
+    terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", "/dev/termination-log"))
+    if terminal.exists():
+        terminal.write_bytes(termination_message(outcome))
+    return outcome.exit_code
+
+
+def _to_stdout(line: bytes) -> None:
+    with suppress(BrokenPipeError):  # nobody reads it any more; the yard's copy goes on
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+
+class _Signals:
+    """SIGTERM as a flag; SIGINT belongs to the driver."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _on_term(self, *_: object) -> None:
+        self.stop = True
+
+
+@dataclass
+class Said:
+    """What the child has told so far."""
+
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    produced: Mapping[str, Any] | None = None
+
+
+class Frame:
+    """One attempt."""
+
+    def __init__(self, order: Order, yard: Yard, attempt: Attempt, journal: Journal, signals: _Signals) -> None:
+        self.order = order
+        self.step = order.step_settings()
+        self.yard = yard
+        self.attempt = attempt
+        self.journal = journal
+        self.signals = signals
+        self.group = Cgroup.current()
+        self.began = time.monotonic()
+        self.said = Said()
+        self.note = ""
+
+    def run(self) -> Outcome:
+        """The attempt from its beginning to its outcome; never raises."""
+        self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
+        key = self.order.key
+        try:
+            self._look_back(key)
+            outcome = self._on_device(self._device())
+        except Failure as failure:
+            if self.signals.stop and not isinstance(failure, Yielded):
+                failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
+            outcome = Outcome.of(failure, self._seconds(), key)
+        except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
+            self.journal.traceback()
+            outcome = Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback"), self._seconds(), key)
+        level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
+        self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True))
+        return outcome
+
+    def _look_back(self, key: str) -> None:
+        """What earlier attempts of this run say about one more."""
+        earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.order.attempt]
+        if not earlier:
+            return
+        limit = self.order.resources.time_limit
+        spent = sum(attempt.seconds() for attempt in earlier)
+        if limit and spent >= limit:
+            raise Deadline(
+                f"{format_seconds(spent)} of running time are used", why=f"time_limit is {format_seconds(limit)}", remedy="raise time_limit"
+            )
+        saved = self.yard.checkpoints(key, self.order.attempt_id).attempts()
+        recent = earlier[-FRUITLESS:]
+        if len(recent) == FRUITLESS and not any(saved.get(attempt.id) for attempt in recent):
+            why = "; ".join(f"attempt {attempt.number}: {attempt.ended()}" for attempt in recent)
+            raise NoProgress(
+                f"{FRUITLESS} attempts ended without progress", why=why, remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
+            )
+        sample, allowed = earlier[-1].last_sample(), self.group.memory_limit()
+        if earlier[-1].outcome() is None and sample and allowed and sample.get("used", 0) >= NEAR_LIMIT * allowed:
+            raise self._host_oom(sample["used"], allowed, f"attempt {earlier[-1].number} was killed without a word at {format_bytes(sample['used'])}")
+
+    def _device(self) -> Vendor:
+        """The device to run on. Raises NoAccelerator."""
+        asked = self.order.resources
+        if not asked.gpus:
+            return CPU
+        vendor = VENDORS[asked.accelerator]
+        seen = probe(vendor)
+        if seen.count >= asked.gpus:
+            return vendor
+        return self._without(vendor, f"{seen.count} of {asked.gpus} are there: {seen.evidence}")
+
+    def _without(self, vendor: Vendor, why: str) -> Vendor:
+        if self.order.resources.fallback == "cpu":
+            self._decide("device", CPU.name, f"no usable {vendor.name} ({why}), and fallback is cpu")
+            self.note = f"on the CPU: no usable {vendor.name}"
+            return CPU
+        raise NoAccelerator(
+            f"{self.order.resources.gpus} {vendor.name} asked for, not usable here",
+            why=why,
+            remedy="set `fallback: cpu` under resources, or run where there is one",
+        )
+
+    def _on_device(self, device: Vendor) -> Outcome:
+        versions = keys.installed_versions()
+        key = self.order.key
+        if self.step.reuse is Reuse.PURE:
+            key = keys.action_key(self.step, self.order.inputs, device.name, versions)
+        if not self.order.forced and (action := self.yard.actions.get(key)) and self.yard.artifacts.find(action.artifact):
+            return self._outcome(key, action.artifact, reused=True)
+        try:
+            with self.yard.staging(self.order.attempt_id) as staging:
+                produced = self._work(device, key, staging)
+                artifact = produced["existing"] or self._commit(produced, key, device, versions, staging)
+        except NoAccelerator as refusal:
+            if device is CPU:
+                raise
+            return self._on_device(self._without(device, str(refusal)))
+        return self._outcome(key, artifact)
+
+    def _work(self, device: Vendor, key: str, staging: Staging) -> Mapping[str, Any]:
+        """Run the child to its end; what it produced. Raises its failure, or the name of its crash."""
+        threads, reason = usable_cpus(self.group)
+        if self.order.resources.cpu:
+            threads, reason = min(threads, self.order.resources.cpu), f"resources.cpu is {self.order.resources.cpu}; {reason}"
+        self._decide("threads", threads, reason)
+        self.said = Said(decisions=self.said.decisions)
+        kills = self.group.oom_kills()
+        scratch = Path(tempfile.mkdtemp(prefix="modelyard-"))
+        try:
+            channel, child_end = os.pipe()
+            child = subprocess.Popen(  # our own module, no shell
+                [sys.executable, "-m", "modelyard_jobs.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[child_end],
+                env=_environment(threads, scratch),
+            )
+            os.close(child_end)
+            work = {
+                "parent": os.getpid(),
+                "channel": child_end,
+                "order": self.order.model_dump(mode="json"),
+                "yard": str(self.yard.root),
+                "key": key,
+                "device": device.device,
+                "threads": threads,
+                "out": str(staging.files),
+                "scratch": str(scratch),
+            }
+            with child, os.fdopen(channel, "rb") as told:
+                code = self._follow(child, told, work, staging)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if code == 0 and self.said.produced is not None:
+            return self.said.produced
+        if self.signals.stop:
+            raise (
+                self.said.failure if isinstance(self.said.failure, Yielded) else Yielded("asked to stop", remedy="the same command goes on from here")
+            )
+        if self.said.failure is not None:
+            raise self.said.failure
+        raise self._crash(code, kills)
+
+    def _follow(self, child: subprocess.Popen[bytes], told: IO[bytes], work: Mapping[str, Any], staging: Staging) -> int:
+        """Listen to the child until it is gone; its exit code as Python counts it."""
+        assert child.stdin is not None  # noqa: S101  # a pipe, by the call that made it
+        assert child.stderr is not None  # noqa: S101
+        try:
+            child.stdin.write(json.dumps(work).encode() + b"\n")
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # it is gone already; its exit code says how
+        lines = _Lines({told.fileno(): self._hear, child.stderr.fileno(): self._overhear})
+        deadline = self._deadline()
+        killed_at: float | None = None
+        sampled = touched = time.monotonic()
+        while child.poll() is None or lines.open:
+            lines.wait(0.2)
+            now = time.monotonic()
+            if now - sampled >= SAMPLE_EVERY:
+                sampled = now
+                self.attempt.add_sample(self._sample(child.pid))
+                if now - touched >= TOUCH_EVERY:
+                    touched = now
+                    staging.touch()
+            if deadline and now >= deadline and self.said.failure is None:
+                self.said.failure = Deadline(
+                    "the step ran too long",
+                    why=f"time_limit is {format_seconds(self.order.resources.time_limit or 0)}",
+                    remedy="raise time_limit; the next run resumes",
+                )
+                child.kill()
+            if self.signals.stop and killed_at is None:
+                killed_at = now + GRACE
+                child.terminate()
+            elif killed_at is not None and now >= killed_at and child.poll() is None:
+                child.kill()
+            if child.poll() is not None and not lines.wait(0.2):
+                break  # a grandchild may hold the pipes open for ever
+        return child.wait()
+
+    def _hear(self, line: bytes) -> None:
+        """One line of the protocol."""
+        try:
+            message = json.loads(line)
+            kind = message.pop("type")
+        except (ValueError, KeyError, AttributeError):
+            self._overhear(line)
+            return
+        if kind == "log":
+            self.journal.write(message.pop("event", ""), **message)
+        elif kind == "progress":
+            self.attempt.write_progress(self.journal.progress(message["done"], message["total"], message["unit"]))
+        elif kind == "decide":
+            self.said.decisions[message["name"]] = Decision(value=message["value"], reason=message["reason"])
+        elif kind == "detail":
+            self.said.details[message["name"]] = message["value"]
+        elif kind == "failure":
+            self.said.failure = from_record(message)
+        elif kind == "produced":
+            self.said.produced = message
+
+    def _overhear(self, line: bytes) -> None:
+        """One line that a library wrote to stdout or stderr."""
+        text = line.decode("utf-8", "replace").rstrip()
+        if text:
+            self.journal.write(text, level="warning" if "warn" in text.lower() else "info", source="stderr")
+
+    def _commit(self, produced: Mapping[str, Any], key: str, device: Vendor, versions: Mapping[str, str], staging: Staging) -> str:
+        artifact = self.yard.artifacts.commit(staging, kind=produced["kind"], format=produced["format"], known=produced["known"])
+        action = Action(
+            key=key,
+            verb=self.order.verb,
+            artifact=artifact.digest,
+            settings=self.step.settings(),
+            inputs=self.order.inputs,
+            versions=dict(versions),
+            device=device.name,
+            decisions=self.said.decisions,
+            timings={"seconds": self._seconds()},
+            details=self.said.details,
+            attempt=self.order.attempt_id,
+            at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        self.yard.actions.put(key, action)
+        self.yard.checkpoints(key, self.order.attempt_id).clear()
+        self.yard.leases.end(key)
+        return artifact.digest
+
+    def _crash(self, code: int, kills: int) -> Failure:
+        """The name of an end that the child did not name itself."""
+        limit, sample = self.group.memory_limit(), self.attempt.last_sample() or {}
+        if code == -signal.SIGKILL and self.group.oom_kills() > kills:
+            return self._host_oom(sample.get("used", 0), limit or 0, "the kernel killed it at the memory limit")
+        if code == -signal.SIGKILL and limit and sample.get("used", 0) >= NEAR_LIMIT * limit:
+            return self._host_oom(sample["used"], limit, f"it was killed at {format_bytes(sample['used'])}")
+        named = from_exit(code)
+        if named is not None and named is not Crashed:
+            return named(f"the work ended with exit code {code}", remedy="see the step's log")
+        return Crashed(
+            f"the work was ended by {signal_name(code)}", why="nothing said why", remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
+        )
+
+    def _host_oom(self, used: int, limit: int, why: str) -> HostOom:
+        ask = max(used, limit) * 3 // 2
+        remedy = f"resources: {{memory: {-(-ask // (1 << 30))}Gi}}, or a smaller batch_size"
+        return HostOom(f"the memory limit of {format_bytes(limit)} was reached", why=why, remedy=remedy)
+
+    def _sample(self, pid: int) -> dict[str, Any]:
+        rss = 0
+        try:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            rss = pages * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            pass  # it is ending; the group's figure remains
+        return {"t": round(self._seconds(), 1), "rss": rss, "used": self.group.memory_used() or rss, "limit": self.group.memory_limit()}
+
+    def _deadline(self) -> float | None:
+        limit = self.order.resources.time_limit
+        if not limit:
+            return None
+        earlier = self.yard.runs.get(self.order.run).attempts(self.order.step)
+        spent = sum(attempt.seconds() for attempt in earlier if attempt.number < self.order.attempt)
+        return self.began + limit - spent
+
+    def _decide(self, name: str, value: Any, reason: str) -> None:
+        self.said.decisions[name] = Decision(value=value, reason=reason)
+        self.journal.write("decided", name=name, value=value, reason=reason)
+
+    def _outcome(self, key: str, artifact: str, *, reused: bool = False) -> Outcome:
+        return Outcome(exit_code=0, key=key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.began, 3)
+
+
+class _Lines:
+    """Whole lines from several pipes, each to its own hearer."""
+
+    def __init__(self, hearers: Mapping[int, Any]) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._rest = dict.fromkeys(hearers, b"")
+        for descriptor, hear in hearers.items():
+            os.set_blocking(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ, hear)
+
+    @property
+    def open(self) -> bool:
+        return bool(self._selector.get_map())
+
+    def wait(self, seconds: float) -> bool:
+        """Hand on what arrives within `seconds`; whether anything did."""
+        if not self.open:
+            time.sleep(seconds)
+            return False
+        ready = self._selector.select(seconds)
+        for key, _ in ready:
+            data = os.read(key.fd, 1 << 16)
+            *lines, self._rest[key.fd] = (self._rest[key.fd] + data).split(b"\n")
+            if not data:
+                self._selector.unregister(key.fd)
+                lines = [self._rest[key.fd]] if self._rest[key.fd] else []
+            for line in lines:
+                key.data(line)
+        return bool(ready)
+
+
+def _environment(threads: int, scratch: Path) -> dict[str, str]:
+    """The child's environment: threads, no network for the libraries, caches in the scratch folder."""
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
+    quiet = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+    }
+    caches = {"HF_HOME": str(scratch / "hf"), "TMPDIR": str(scratch), "TOKENIZERS_PARALLELISM": "false" if threads == 1 else "true"}
+    return {**os.environ, **pools, **quiet, **caches, "PYTHONUNBUFFERED": "1"}

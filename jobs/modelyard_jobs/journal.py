@@ -1,0 +1,69 @@
+"""A step's log: one JSON object a line with a sequence number, to the yard and to stdout alike.
+
+The sequence number starts at 1 in each attempt, so that whoever follows both, or reconnects, prints every line once.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from modelyard.yard.runs import Progress
+
+RATE_OVER = 30
+"""Progress messages over which a rate is taken: the pace of now, not the mean since a slow start."""
+
+
+class Journal:
+    """Writes the lines of one attempt."""
+
+    def __init__(self, *to: Callable[[bytes], None]) -> None:
+        self._to = to
+        self._seq = 0
+        self._seen: deque[tuple[float, int, str]] = deque(maxlen=RATE_OVER)
+        self._told = 0.0
+        self._logger = structlog.wrap_logger(
+            None,
+            processors=[
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+                self._number,
+                structlog.processors.JSONRenderer(default=str),
+                self._write,
+            ],
+        )
+
+    def write(self, event: str, *, level: str = "info", **fields: Any) -> None:
+        """One line."""
+        self._logger.msg(event, level=level, **{name: value for name, value in fields.items() if name not in ("seq", "at")})
+
+    def traceback(self) -> None:
+        """The exception that is being handled, as a line."""
+        self.write("traceback", level="error", traceback=traceback.format_exc())
+
+    def progress(self, done: int, total: int | None, unit: str) -> Progress:
+        """Progress with its rate and the time left; a line of it at most every two seconds and at the end."""
+        now = time.monotonic()
+        if self._seen and (self._seen[-1][2] != unit or self._seen[-1][1] > done):
+            self._seen.clear()  # another phase
+        self._seen.append((now, done, unit))
+        seconds, units = now - self._seen[0][0], done - self._seen[0][1]
+        rate = units / seconds if seconds > 0 and units > 0 else None
+        left = (total - done) / rate if total is not None and rate else None
+        if now - self._told >= 2 or done == total:
+            self._told = now
+            self.write("progress", done=done, total=total, unit=unit, rate=rate and round(rate, 2), left=left and round(left, 1))
+        return Progress(done=done, total=total, unit=unit, rate=rate, left=left)
+
+    def _number(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        self._seq += 1
+        return {"seq": self._seq, "at": event.pop("at"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+    def _write(self, _logger: Any, _method: str, line: Any) -> Any:
+        for write in self._to:
+            write(line.encode() + b"\n")
+        raise structlog.DropEvent
