@@ -1,0 +1,39 @@
+"""Run the life of an open model as one typed pipeline of batch steps.
+
+The names here are the public API; each is imported when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard.run.submit import StepFailed, submit
+    from modelyard.spec import Pipeline
+    from modelyard.steps import Evaluate, Fetch, Finetune, Infer, Resources
+
+__version__ = "0.1.0"
+
+__all__ = ["Evaluate", "Fetch", "Finetune", "Infer", "Pipeline", "Resources", "StepFailed", "__version__", "submit"]
+
+_HOMES = {
+    "Evaluate": "modelyard.steps",
+    "Fetch": "modelyard.steps",
+    "Finetune": "modelyard.steps",
+    "Infer": "modelyard.steps",
+    "Pipeline": "modelyard.spec",
+    "Resources": "modelyard.steps",
+    "StepFailed": "modelyard.run.submit",
+    "submit": "modelyard.run.submit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modelyard' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,113 @@
+"""What commands print: data on stdout in the form that was asked for, everything else on stderr.
+
+Commands hand over plain values and never print. JSON and YAML carry `apiVersion`; within a version, keys are added and never change their
+meaning. A table is for people and may change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+from modelyard.errors import Failure
+
+API_VERSION = "modelyard/v1"
+
+Format = Literal["table", "json", "yaml", "name"]
+FORMATS: tuple[Format, ...] = ("table", "json", "yaml", "name")
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's results go. quiet: names only on stdout, nothing but errors on stderr."""
+
+    format: Format = "table"
+    quiet: bool = False
+
+    def listing(self, kind: str, items: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, name: str) -> None:
+        """Print several objects. columns: heading -> key of an item; name: the key of an item's name."""
+        if self._names:
+            self.lines(str(item[name]) for item in items)
+        elif self.format == "table":
+            self.lines(table([[item.get(key) for key in columns.values()] for item in items], list(columns)) if items else [])
+        else:
+            self._document({"apiVersion": API_VERSION, "kind": f"{kind}List", "items": [_public(item) for item in items]})
+
+    def record(self, kind: str, value: Mapping[str, Any], text: Iterable[str], *, name: str) -> None:
+        """Print one object. text: its lines for people; name: its name."""
+        if self._names:
+            self.lines([name] if name else [])
+        elif self.format == "table":
+            self.lines(text)
+        else:
+            self._document({"apiVersion": API_VERSION, "kind": kind, **_public(value)})
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print lines of data as they are."""
+        for line in lines:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Tell the person something that is not the result."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def hint(self, command: str) -> None:
+        """Name the next command."""
+        self.note(f"next: {command}")
+
+    @property
+    def _names(self) -> bool:
+        return self.quiet or self.format == "name"
+
+    def _document(self, value: Mapping[str, Any]) -> None:
+        if self.format == "json":
+            self.lines([json.dumps(value, indent=2, ensure_ascii=False)])
+            return
+        import yaml
+
+        self.lines([yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True, width=120).rstrip("\n")])
+
+
+def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> list[str]:
+    """Lines of columns under their headings; None is shown as `-`."""
+    cells = [list(headings), *(["-" if cell is None or cell == "" else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(headings))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def short(digest: str | None) -> str | None:
+    """The first letters of a digest, enough to name it."""
+    return digest[:12] if digest else None
+
+
+def report(failure: Failure) -> None:
+    """Print a failure: what and where, why, what to do."""
+    place = f"{failure.where}: " if failure.where else ""
+    print(f"{paint('error:', 'red', sys.stderr)} {place}{failure.what}", file=sys.stderr)
+    if failure.why:
+        print(f"  why: {failure.why}", file=sys.stderr)
+    if failure.remedy:
+        print(f"  try: {failure.remedy}", file=sys.stderr)
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """The text in a colour, where the stream is a terminal that wants it (https://no-color.org)."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if terminal(stream) and not os.environ.get("NO_COLOR") else text
+
+
+def terminal(stream: TextIO) -> bool:
+    """Whether a person looks at the stream."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _public(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the keys that are for the table only; they start with an underscore."""
+    return {key: value for key, value in item.items() if not key.startswith("_")}

@@ -1,0 +1,134 @@
+"""`modelyard run`, and how any pipeline is started from the command line and what is said of it at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelyard.cli.lazy import Command
+from modelyard.cli.output import report, short, table
+from modelyard.cli.session import Session, command
+from modelyard.errors import REGISTRY, Crashed
+from modelyard.quantities import format_seconds
+
+if TYPE_CHECKING:
+    from modelyard.spec import Pipeline
+    from modelyard.yard.runs import RunStatus
+
+DETACH = click.Option(["-d", "--detach"], is_flag=True, help="Print the run's name and leave; the run goes on in the background.")
+JOBS = click.Option(["--jobs"], type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Steps that may run side by side.")
+SMOKE = click.Option(["--smoke"], is_flag=True, help="The whole pipeline on a handful of rows and steps, to see it work.")
+
+ALL = ""
+"""The value of `--force` without one."""
+
+
+class _Run(Command):
+    """`--force` never takes the next word, which would be the file: its value, if any, follows `=`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, `--force` alone being `--force=`."""
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*(f"--force={ALL}" if arg == "--force" else arg for arg in args[:end]), *args[end:]])
+
+
+@command(
+    "run",
+    cls=_Run,
+    options=[DETACH, JOBS, SMOKE],
+    examples=[
+        "modelyard run pipeline.yaml",
+        "modelyard run pipeline.yaml --smoke",
+        "modelyard run pipeline.yaml --force=tuned --jobs 2",
+        "modelyard run pipeline.yaml -d",
+    ],
+)
+@click.argument("file", type=click.Path())
+@click.option(
+    "--force", multiple=True, metavar="[=STEP]", help="Do the step again although its result is known; without a step, all. May be given again."
+)
+def run(session: Session, *, file: str, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool) -> int:
+    """Run a pipeline: finished steps are reused, interrupted ones resume.
+
+    Running it again is the retry, the resume and the attach. The exit code is the class of the failure, 0 without one. Ctrl-C asks the steps
+    to stop; they keep what they have done, and the next run goes on from there.
+    """
+    from modelyard import spec
+
+    return launch(session, spec.load(file), force=None if ALL in force else force, detach=detach, jobs=jobs, smoke=smoke)
+
+
+def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...] | None, detach: bool, jobs: int, smoke: bool) -> int:
+    """Start a pipeline and, unless detached, follow it to its end; the exit code.
+
+    force: names of steps, None for all of them.
+    """
+    from modelyard.cli import follow
+    from modelyard.run import Settings, start, start_detached
+
+    settings = Settings(session.config.yard, session.config.hubs, jobs, "all" if force is None else frozenset(force))
+    pipeline = pipeline.smoke() if smoke else pipeline
+    if detach:
+        run_id = start_detached(pipeline, settings)
+        session.out.record("Run", {"run": run_id}, [run_id], name=run_id)
+        session.out.hint(f"modelyard logs {run_id} -f")
+        return 0
+    with follow.view(session.out) as view:
+        status = start(pipeline, settings, view)
+    run = described(session, status)
+    session.out.record("Run", run, text(run), name=status.run)
+    return settle(session, status)
+
+
+def described(session: Session, status: RunStatus) -> dict[str, Any]:
+    """A run as JSON values: its status, and the metrics of its evaluations."""
+    opened = session.yard()
+    measured = {name: step.artifact for name, step in status.steps.items() if step.kind == "metrics" and step.artifact}
+    found = {name: artifact for name, digest in measured.items() if (artifact := opened.artifacts.find(digest))}
+    metrics = {name: json.loads((artifact.path / "metrics.json").read_bytes())["metrics"] for name, artifact in found.items()}
+    return {**status.model_dump(mode="json"), "metrics": metrics}
+
+
+def text(run: Mapping[str, Any]) -> Iterator[str]:
+    """A described run for people."""
+    from modelyard.cli.follow import pace
+    from modelyard.yard.runs import Progress
+
+    yield f"run {run['run']}: {run['state']}, started {run['started']}" + (f", ended {run['ended']}" if run["ended"] else "")
+    yield from run["notes"]
+    yield ""
+    rows = []
+    for name, step in run["steps"].items():
+        state = f"{step['state']}, attempt {step['attempt']}" if step["attempt"] > 1 else step["state"]
+        seconds = None if step["seconds"] is None else format_seconds(step["seconds"])
+        note = pace(Progress(**step["progress"])) if "progress" in step else step["note"]
+        rows.append([name, step["verb"], state, step["kind"], short(step["artifact"]), seconds, note])
+    yield from table(rows, ["STEP", "VERB", "STATE", "MAKES", "ARTIFACT", "TIME", "NOTE"])
+    rows = [
+        [name, metric, f"{found['value']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}", found["n"]]
+        for name, metrics in run["metrics"].items()
+        for metric, found in metrics.items()
+    ]
+    if rows:
+        yield ""
+        yield from table(rows, ["STEP", "METRIC", "VALUE", "95 % INTERVAL", "N"])
+
+
+def settle(session: Session, status: RunStatus) -> int:
+    """Say on stderr why a run failed and what to do next; its exit code."""
+    failed = {name: step for name, step in status.steps.items() if step.state == "failed"}
+    for name, step in failed.items():
+        kind = REGISTRY.get(step.category, Crashed)
+        report(kind(step.what or kind.meaning, where=": ".join(part for part in (name, step.where) if part), why=step.why, remedy=step.remedy))
+    began = next((name for name, step in failed.items() if step.attempt), None)
+    if status.state in ("stopped", "cancelled"):
+        session.out.note(f"the run was {status.state}")
+        session.out.hint("run it again: it goes on from what was kept")
+    elif began:
+        session.out.hint(f"modelyard logs {status.run} {began}")
+    elif status.state == "done":
+        session.out.hint(f"modelyard show {status.run}")
+    return status.exit_code or 0

@@ -1,0 +1,7 @@
+"""Running pipelines: the driver, and how a step is executed on this machine."""
+
+from modelyard.run.settings import Settings
+from modelyard.run.start import attach, start, start_detached
+from modelyard.run.view import Silent, View
+
+__all__ = ["Settings", "Silent", "View", "attach", "start", "start_detached"]

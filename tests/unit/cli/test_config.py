@@ -1,0 +1,69 @@
+"""modelyard.toml, the environment and options: which one wins, and where it says that it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard import config
+from modelyard.errors import Usage
+
+
+def test_defaults(folder: Path) -> None:
+    found = config.load(environ={}, folder=folder)
+    assert (found.on, found.yard, found.hubs) == ("local", folder / ".yard", {})
+    assert {value.source for value in found.values.values()} == {"default"}
+
+
+def test_each_source_beats_the_one_below(folder: Path) -> None:
+    file = folder / "modelyard.toml"
+    file.write_text('yard = "from-file"\n[hubs]\nmodelscope = "hub"\n')
+    environ = {"MODELYARD_YARD": "from-env", "MODELYARD_HUBS_HUGGINGFACE": "https://hub.example"}
+    assert config.load(environ={}, folder=folder).values["yard"] == config.Value(str(folder / "from-file"), str(file))
+    assert config.load(environ=environ, folder=folder).values["yard"] == config.Value(str(folder / "from-env"), "MODELYARD_YARD")
+    found = config.load({"yard": "from-option", "on": None}, environ=environ, folder=folder)
+    assert found.values["yard"] == config.Value(str(folder / "from-option"), "--yard")
+    assert found.hubs == {"modelscope": str(folder / "hub"), "huggingface": "https://hub.example"}
+
+
+def test_the_file_is_searched_upward_and_its_folders_count_from_it(folder: Path) -> None:
+    (folder / "modelyard.toml").write_text('yard = "../shared"\n')
+    below = folder / "a" / "b"
+    below.mkdir(parents=True)
+    assert config.load(environ={}, folder=below).yard == folder.parent / "shared"
+    (below / "modelyard.toml").write_text("")
+    assert config.load(environ={}, folder=below).yard == below / ".yard", "the nearest file counts alone"
+
+
+def test_an_empty_variable_says_nothing(folder: Path) -> None:
+    assert config.load(environ={"MODELYARD_YARD": ""}, folder=folder).values["yard"].source == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "remedy"),
+    [
+        ('yrd = "x"', "yrd", "did you mean 'yard'?"),
+        ('[hubs]\nmodelscop = "x"', "hubs.modelscop", "did you mean 'hubs.modelscope'?"),
+        ("[hub]", "hub", "did you mean 'hubs'?"),
+        ("yard = 3", "yard", "write it in quotes"),
+        ("[yard]\npath = 'x'", "yard", "write it in quotes"),
+        ('yard = ""', "yard", "write it in quotes"),
+        ("yard = ", "", "correct the file"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_key(folder: Path, text: str, where: str, remedy: str) -> None:
+    (folder / "modelyard.toml").write_text(text)
+    with pytest.raises(Usage) as failed:
+        config.load(environ={}, folder=folder)
+    assert failed.value.where == f"{folder / 'modelyard.toml'}" + (f": {where}" if where else "")
+    assert failed.value.remedy == remedy
+
+
+def test_places_to_run(folder: Path) -> None:
+    with pytest.raises(Usage, match="not there yet") as failed:
+        config.load({"on": "kubernetes"}, environ={}, folder=folder)
+    assert failed.value.where == "--on"
+    with pytest.raises(Usage) as failed:
+        config.load(environ={"MODELYARD_ON": "locl"}, folder=folder)
+    assert (failed.value.where, failed.value.remedy) == ("MODELYARD_ON", "did you mean 'local'?")

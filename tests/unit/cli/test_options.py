@@ -1,0 +1,82 @@
+"""Options are made from settings: all of them, typed, described, and with errors that name the option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from modelyard.cli import options, steps
+from modelyard.errors import Usage
+from modelyard.steps import STEPS, Fetch, Finetune, Resources
+
+COMMANDS = {verb: getattr(steps, verb) for verb in STEPS}
+
+
+def option(command: click.Command, name: str) -> click.Option:
+    return next(parameter for parameter in command.params if isinstance(parameter, click.Option) and parameter.name == name)
+
+
+@pytest.mark.parametrize("verb", STEPS)
+def test_every_setting_is_an_option(verb: str) -> None:
+    models: list[Any] = [STEPS[verb], *([] if verb == "fetch" else [Resources])]
+    for model in models:
+        for name, info in model.model_fields.items():
+            if name != "resources":
+                made = option(COMMANDS[verb], name)
+                assert options.flag(name) in made.opts
+                assert made.help
+                assert made.help.lower().startswith(str(info.description).replace("`", "").lower())
+                assert made.required == info.is_required()
+                if info.default is not None and not info.is_required() and not isinstance(info.default, bool | tuple):
+                    assert f"[default: {info.default}]" in made.help
+
+
+def test_a_fetch_takes_no_device() -> None:
+    assert not {parameter.name for parameter in steps.fetch.params} & set(Resources.model_fields)
+
+
+def test_types() -> None:
+    assert option(steps.finetune, "batch_size").type is click.INT
+    assert option(steps.finetune, "learning_rate").type is click.FLOAT
+    assert option(steps.finetune, "checkpoint_every").type is options.DURATION
+    assert option(steps.finetune, "time_limit").type is options.DURATION
+    assert option(steps.finetune, "model").type is options.REF
+    assert option(steps.fetch, "model").type is options.REF
+    assert option(steps.fetch, "fresh").is_flag
+    assert option(steps.fetch, "trust").multiple
+    assert list(option(steps.fetch, "trust").type.choices) == ["pickle", "code"]  # type: ignore[attr-defined]
+    assert list(option(steps.finetune, "fallback").type.choices) == ["cpu"]  # type: ignore[attr-defined]
+
+
+def test_only_what_is_given_is_passed_on() -> None:
+    given = {"gpus": 1, "fallback": None, "memory": None, "epochs": 2, "model": "./m", "data": "./d", "trust": ()}
+    assert options.build(Resources, given, "x").model_fields_set == {"gpus"}
+    assert options.build(Finetune, given, "x") == Finetune(model="./m", data="./d", epochs=2)
+
+
+def test_bounds_come_back_under_the_options_name() -> None:
+    with pytest.raises(Usage) as failed:
+        options.build(Finetune, {"model": "./m", "data": "./d", "batch_size": 0}, "modelyard finetune")
+    assert failed.value.where == "modelyard finetune"
+    assert failed.value.what == "--batch-size: should be greater than or equal to 1, not 0"
+    with pytest.raises(Usage, match="either model or dataset"):
+        options.build(Fetch, {}, "modelyard fetch")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2h", 7200), ("60", 60)])
+def test_durations(text: str, seconds: int) -> None:
+    assert options.DURATION.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "1.5h"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="no duration"):
+        options.DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "why"), [("reviews", "bare word"), ("ftp://a/b", "unknown scheme"), ("hf://../b", "not allowed")])
+def test_no_refs(text: str, why: str) -> None:
+    with pytest.raises(click.BadParameter, match=why):
+        options.REF.convert(text, None, None)
