@@ -9,6 +9,7 @@ Codes 64 to 78 follow sysexits.h where that has a word for the case; 124, 130, 1
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -166,6 +167,15 @@ def from_exit(code: int) -> type[Failure] | None:
 def from_record(record: dict[str, str]) -> Failure:
     """The failure that `Failure.record` wrote down."""
     return _rebuild(REGISTRY.get(record.get("category", ""), Crashed), record)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A remedy for a word that is not known: the one that it resembles, else all of them."""
+    import difflib  # late: only who has erred pays for it
+
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
 
 
 def signal_name(code: int) -> str:

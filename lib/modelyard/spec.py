@@ -6,11 +6,10 @@ inputs have become fetch steps of their own, one per ref. `load` reports every e
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from modelyard import document, refs
 from modelyard.document import Document, Location, field_path
-from modelyard.errors import Usage
+from modelyard.errors import Usage, suggest
 from modelyard.steps import STEPS, Resources, Step
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -105,7 +104,7 @@ def from_document(doc: Document, base: Path | None = None) -> Pipeline:
     root = doc.value
     if not isinstance(root, dict):
         raise Usage("this is no pipeline", where=doc.name, why="the file must be a mapping with `name` and `steps`", remedy="see `modelyard schema`")
-    problems += [((key,), f"unknown key {key!r}", _suggest(key, _TOP)) for key in root if key not in _TOP]
+    problems += [((key,), f"unknown key {key!r}", suggest(key, _TOP)) for key in root if key not in _TOP]
     name, steps = root.get("name"), root.get("steps")
     if not isinstance(name, str):
         problems.append(
@@ -183,9 +182,9 @@ def _step(value: Any, location: Location, problems: list[_Problem]) -> Step | No
     verbs = [key for key in value if key in STEPS]
     unknown = [key for key in value if key not in STEPS and key != "resources"]
     if not verbs and unknown:
-        problems.append(((*location, unknown[0]), f"unknown step {unknown[0]!r}", _suggest(unknown[0], STEPS)))
+        problems.append(((*location, unknown[0]), f"unknown step {unknown[0]!r}", suggest(unknown[0], STEPS)))
         return None
-    problems += [((*location, key), f"unknown key {key!r} beside {verbs[0]!r}", _suggest(key, ["resources", *STEPS])) for key in unknown if verbs]
+    problems += [((*location, key), f"unknown key {key!r} beside {verbs[0]!r}", suggest(key, ["resources", *STEPS])) for key in unknown if verbs]
     if len(verbs) != 1:
         problems.append((location, f"a step has one verb, not {len(verbs)}", f"one of {', '.join(STEPS)}"))
         return None
@@ -219,7 +218,7 @@ def explain(errors: ValidationError, model: type[BaseModel], location: Location 
         last, kind = str(place[-1]) if place else "", error["type"]
         known = [name for name in model.model_fields if name != "resources"]
         if kind == "extra_forbidden":
-            found.append(((*location, *place), f"unknown setting {last!r}", _suggest(last, known)))
+            found.append(((*location, *place), f"unknown setting {last!r}", suggest(last, known)))
         elif kind == "missing":
             found.append((location, f"{last!r} is missing", _described(model, last)))
         else:
@@ -238,12 +237,6 @@ def _described(model: type[BaseModel], name: str) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
 
 
 def _check_names(name: str, steps: Mapping[str, Step]) -> Iterator[_Problem]:
@@ -312,7 +305,7 @@ def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
             if not isinstance(source, str) or not refs.is_step_name(source):
                 continue  # reported when it was linked
             if source not in steps:
-                yield location, f"there is no step {source!r}", _suggest(source, steps) + "; a ref has a scheme, a path starts with ./ or /"
+                yield location, f"there is no step {source!r}", suggest(source, steps) + "; a ref has a scheme, a path starts with ./ or /"
             elif (made := steps[source].makes()) != kind:
                 yield location, f"{source!r} makes a {made}; `{input_field}` takes a {kind}", "name another step"
             else:

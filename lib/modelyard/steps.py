@@ -234,7 +234,7 @@ class Infer(Step):
     max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
     text: str | None = Field(None, description="column of the text; default: found by name or type")
     seed: int = Field(42, ge=0, lt=2**32, description="decides the sample")
-    token_budget: int = Field(8192, ge=16, description="padded tokens of one batch")
+    token_budget: int | None = Field(None, ge=16, description="padded tokens of one batch; default: what suits the device")
 
     def makes(self) -> Kind:
         """A dataset: the predictions."""
