@@ -1,0 +1,15 @@
+"""finetune: train a model further on labelled rows, and keep its best epoch.
+
+step.py            the step: rows, split, labels, model; what it decided and measured
+loop.py            the training loop, for any task; classification.py is the one task so far
+order.py           which rows, when: a function of seed, epoch and data
+precision.py       the type that it computes in; optimizer.py: AdamW and its rate
+checkpoint.py      a run at the boundary of two steps, and back
+export.py          the model as files
+"""
+
+from __future__ import annotations
+
+from modelyard_jobs.finetune.step import run
+
+__all__ = ["run"]

@@ -1,0 +1,168 @@
+"""What a training run is, at the boundary between two optimizer steps: enough to go on as if nothing had happened.
+
+    weights.safetensors    parameters and kept buffers by name, float32
+    optimizer.safetensors  <parameter>/<quantity>
+    random.safetensors     generators of torch, of the device, of numpy
+    state.json             Progress, the scaler, python's generator, and the parameters of the run that it belongs to
+
+The learning rate is a function of the step and the order one of seed and epoch, so neither has state. Safetensors and JSON: reading runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+WEIGHTS, OPTIMIZER, RANDOM, STATE = "weights.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is. Epochs are counted from 0 while they run; `epoch` of them are finished."""
+
+    micro: int
+    """Rows of one forward pass; what is left of `batch_size` after memory ran out."""
+    step: int = 0
+    epoch: int = 0
+    rows: int = 0
+    """Rows of the present epoch that were trained on. All of them: its validation is due."""
+    done: bool = False
+    best_epoch: int = 0
+    """1 for the first; 0: none was measured."""
+    best_value: float = 0.0
+    best_loss: float = 0.0
+    stale: int = 0
+    """Epochs since the best."""
+    window: list[float] = field(default_factory=list)
+    """Losses of the steps that the log has not got yet."""
+    curve: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    trained: int = 0
+    """Rows over all epochs."""
+    tokens: int = 0
+    padded: int = 0
+    """Tokens with padding."""
+    seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds of those in which batches were made and moved to the device."""
+    validated: float = 0.0
+    """Seconds spent on validation, not part of `seconds`."""
+    resumed: list[int] = field(default_factory=list)
+    """Steps from which a later attempt went on."""
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """What changes from step to step, beside the progress."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: Any
+    device: str
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """(name, parameter) in the order in which the optimizer counts them."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [(names[parameter], parameter) for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+class Moment:
+    """What a forward pass changes, as it is now: generators, and the model's own counts and averages. `restore` makes the pass undone."""
+
+    def __init__(self, device: str, buffers: Iterable[torch.Tensor] = ()) -> None:
+        self.host = torch.get_rng_state()
+        self.device = torch.cuda.get_rng_state() if device == "cuda" else None
+        self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
+
+    def restore(self) -> None:
+        """Make everything as it was."""
+        set_generators(self.host, self.device)
+        for buffer, value in self._buffers:
+            buffer.copy_(value)
+
+
+def set_generators(host: torch.Tensor, device: torch.Tensor | None) -> None:
+    """Go on with random numbers from there."""
+    torch.set_rng_state(host)
+    if device is not None:
+        torch.cuda.set_rng_state(device)
+
+
+def buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that belong to the model's state; others are made anew with the model."""
+    kept = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+def write(folder: Path, machinery: Machinery, progress: Progress, run: Mapping[str, Any]) -> None:
+    """Write all of it into the empty `folder`. run: the parameters that a run must share to go on from here."""
+    write_weights(folder, machinery.model)
+    quantities = {}
+    for name, parameter in machinery.trained():
+        for quantity, value in machinery.optimizer.state.get(parameter, {}).items():
+            quantities[f"{name}/{quantity}"] = value.contiguous()
+    save_file(quantities, folder / OPTIMIZER)
+    generators = Moment(machinery.device)
+    twister = np.random.get_state(legacy=False)
+    tensors = {"torch": generators.host, "numpy": torch.from_numpy(twister["state"]["key"].astype(np.int64))}
+    if generators.device is not None:
+        tensors[machinery.device] = generators.device
+    save_file(tensors, folder / RANDOM)
+    rest = {"pos": twister["state"]["pos"], "has_gauss": twister["has_gauss"], "gauss": twister["gauss"]}
+    state = {"run": run, "progress": asdict(progress), "scaler": machinery.scaler.state_dict(), "python": random.getstate(), "numpy": rest}
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+
+
+def look(folder: Path, run: Mapping[str, Any]) -> Progress | None:
+    """How far the checkpoint's run had come; None when it is that of another run."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return Progress(**state["progress"]) if state["run"] == json.loads(json.dumps(run)) else None
+
+
+def restore(folder: Path, machinery: Machinery) -> None:
+    """Put back what `write` wrote, the progress excepted."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    read_weights(folder, machinery.model)
+    by_parameter: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(folder / OPTIMIZER).items():
+        name, _, quantity = key.rpartition("/")
+        by_parameter.setdefault(name, {})[quantity] = value
+    # load_state_dict moves each quantity to where this kind of optimizer wants it.
+    places = {place: by_parameter[name] for place, (name, _) in enumerate(machinery.trained()) if name in by_parameter}
+    machinery.optimizer.load_state_dict({"state": places, "param_groups": machinery.optimizer.state_dict()["param_groups"]})
+    if state["scaler"]:
+        machinery.scaler.load_state_dict(state["scaler"])
+    tensors = load_file(folder / RANDOM)
+    set_generators(tensors["torch"], tensors.get(machinery.device))
+    rest = state["numpy"]
+    twister = {"key": tensors["numpy"].numpy().astype(np.uint32), "pos": rest["pos"]}
+    np.random.set_state({"bit_generator": "MT19937", "state": twister, "has_gauss": rest["has_gauss"], "gauss": rest["gauss"]})
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+def write_weights(folder: Path, model: nn.Module) -> None:
+    """The weights alone: what the best epoch is kept as."""
+    save_file({name: value.detach().contiguous() for name, value in _tensors(model).items()}, folder / WEIGHTS)
+
+
+def read_weights(folder: Path, model: nn.Module) -> None:
+    """The reverse of `write_weights`, in place."""
+    saved = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for name, value in _tensors(model).items():
+            value.copy_(saved[name])
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Everything that is saved of a model; tied parameters once."""
+    return dict(model.named_parameters()) | buffers(model)

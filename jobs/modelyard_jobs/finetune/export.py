@@ -1,0 +1,57 @@
+"""A trained classifier as files that `from_pretrained` loads unchanged; the same bytes for the same weights.
+
+The tokenizer's files are the base model's own: one that was used keeps the padding and truncation of its last call when it is saved. What names the
+place where something once lay is taken out of the configurations. The base model's licence comes along.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from modelyard.yard import Artifact
+
+TOKENIZER_FILES = frozenset(
+    {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja",
+        "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "bpe.codes",
+    }
+)  # fmt: skip
+"""What a tokenizer consists of, whichever it is."""
+
+_LICENCE = re.compile(r"(licen[cs]e|notice|copying)(\.(txt|md))?", re.IGNORECASE)
+_PLACE = re.compile(r"_?name_or_path|\w+_file|cache_dir|is_local|local_files_only")
+
+
+def write(model: Any, tokenizer: Any, base: Artifact, out: Path) -> None:
+    """Write model.safetensors, config.json, the tokenizer's files and the licence into `out`. base: the model that training started from."""
+    model.config._name_or_path = ""
+    model.save_pretrained(out)
+    config = out / "config.json"
+    _write(config, _without_places(_read(config)))
+    wanted = TOKENIZER_FILES | set(type(tokenizer).vocab_files_names.values())
+    for entry in base.files:
+        if entry.path in wanted or _LICENCE.fullmatch(entry.path):
+            shutil.copyfile(base.path / entry.path, out / entry.path)
+    config = out / "tokenizer_config.json"
+    if config.exists():
+        settings = _without_places(_read(config))
+        if tokenizer.pad_token is not None:
+            settings.setdefault("pad_token", str(tokenizer.pad_token))  # the loader may have chosen one
+        _write(config, settings)
+
+
+def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if not (_PLACE.fullmatch(name) and isinstance(value, str | bool | None))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
