@@ -55,6 +55,10 @@ def test_a_steps_resources_stand_in_place_of_the_pipelines() -> None:
     assert pipeline.resources_of("score") == Resources(gpus=1, memory="16Gi")
 
 
+def test_a_step_that_does_not_compute_takes_no_accelerator() -> None:
+    assert load(GOOD).resources_of("reviews") == Resources(memory="16Gi")
+
+
 def test_the_order_follows_the_inputs() -> None:
     pipeline = load(
         "name: a\nsteps:\n  c: {evaluate: {model: b, data: d}}\n  b: {finetune: {model: hf://o/n, data: d}}\n  d: {fetch: {dataset: ./x.csv}}\n"
