@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+)\s*([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T|)")
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -61,7 +61,9 @@ def _memory(text: str) -> str:
 
 
 Seconds = Annotated[
-    int, BeforeValidator(parse_seconds), WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+[smhd]$"}, {"type": "integer", "minimum": 1}]})
+    int,
+    BeforeValidator(parse_seconds),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+[smhd]$"}, {"type": "integer", "minimum": 1}]}),
 ]
 """A duration; kept in seconds."""
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from modelyard import document, refs
 from modelyard.document import Document, Location, field_path
 from modelyard.errors import Usage, suggest
-from modelyard.steps import STEPS, Resources, Step
+from modelyard.steps import STEPS, Resources, Reuse, Step
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
@@ -42,11 +42,8 @@ class Pipeline:
     base: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        problems = list(_check_names(self.name, self.steps))
-        if not problems:
-            steps, problems = _linked(self.steps, self.base or Path.cwd())
-            object.__setattr__(self, "steps", steps)
-            problems += list(_check_inputs(steps))
+        steps, problems = _checked(self.name, self.steps, self.base)
+        object.__setattr__(self, "steps", steps)
         if problems:
             raise _usage([(field_path(location), message, remedy) for location, message, remedy in problems])
 
@@ -60,8 +57,9 @@ class Pipeline:
         return _order({name: set(self.inputs(name).values()) for name in self.steps})
 
     def resources_of(self, name: str) -> Resources:
-        """The pipeline's resources with the step's own in their place."""
-        return self.resources.under(self.steps[name].resources)
+        """The pipeline's resources with the step's own in their place; accelerators are for steps that compute."""
+        found = self.resources.under(self.steps[name].resources)
+        return found if self.steps[name].reuse is Reuse.PURE else found.model_copy(update={"gpus": 0, "fallback": None})
 
     def smoke(self) -> Pipeline:
         """The same pipeline on a handful of rows."""
@@ -120,10 +118,7 @@ def from_document(doc: Document, base: Path | None = None) -> Pipeline:
     resources = _model(Resources, root.get("resources") or {}, ("resources",), problems)
     parsed = {key: step for key, value in steps.items() if (step := _step(value, ("steps", key), problems))}
     if not problems and isinstance(name, str):
-        problems += list(_check_names(name, parsed))
-    if not problems:
-        linked, problems = _linked(parsed, base or Path.cwd())
-        problems += list(_check_inputs(linked))
+        _, problems = _checked(name, parsed, base)
     if problems or not isinstance(name, str) or resources is None:
         raise _usage([(doc.at(location), message, remedy) for location, message, remedy in problems])
     return Pipeline(name, parsed, resources, base)
@@ -237,6 +232,15 @@ def _described(model: type[BaseModel], name: str) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _checked(name: str, steps: Mapping[str, Step], base: Path | None) -> tuple[Mapping[str, Step], list[_Problem]]:
+    """Steps whose inputs are all names, and what is wrong with them."""
+    problems = list(_check_names(name, steps))
+    if problems:
+        return steps, problems
+    linked, problems = _linked(steps, base or Path.cwd())
+    return linked, [*problems, *_check_inputs(linked)]
 
 
 def _check_names(name: str, steps: Mapping[str, Step]) -> Iterator[_Problem]:

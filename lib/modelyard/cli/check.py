@@ -1,14 +1,15 @@
-"""`modelyard check`."""
+"""`modelyard check`, `schema`: what a pipeline file may say, and what one says."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelyard.cli.output import table
-from modelyard.cli.session import Session, command
+from modelyard.cli.session import Session, command, epilog
 
 if TYPE_CHECKING:
     from modelyard.spec import Pipeline
@@ -33,6 +34,17 @@ def check(session: Session, file: str | None) -> None:
     if pipeline:
         session.out.note("the file is valid; not checked: whether refs exist, the yard, devices")
         session.out.hint(f"modelyard run {file}")
+
+
+@click.command("schema", epilog=epilog(["modelyard schema > pipeline.schema.json"]))
+def schema() -> None:
+    """Print the JSON Schema of a pipeline file.
+
+    Editors check and complete a pipeline file with it.
+    """
+    from modelyard import spec
+
+    click.echo(json.dumps(spec.schema(), indent=2, ensure_ascii=False))
 
 
 def _text(pipeline: Pipeline | None, settings: list[dict[str, Any]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.cli.output import Output, short, terminal
 from modelyard.quantities import format_seconds
+from modelyard.run.view import Silent
 from modelyard.yard.runs import Progress, RunStatus, StepState, StepStatus
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def view(out: Output) -> Iterator[View]:
         yield Live(bars)
 
 
-class Plain:
-    """A line for each change, and now and then one of progress."""
+class Plain(Silent):
+    """A line for each change, and now and then one of progress; the result is the command's."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -74,9 +75,6 @@ class Plain:
     def note(self, text: str) -> None:
         """The text."""
         self._write(text)
-
-    def ended(self, status: RunStatus) -> None:
-        """Nothing: the command prints the result."""
 
 
 class Live(Plain):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,12 @@ class Line:
 
     def text(self, width: int) -> str:
         """For people: `tuned | 12:00:01 step  loss=0.3`. width: of the longest step's name; 0: without it."""
-        fields = " ".join(f"{key}={_short(value)}" for key, value in self.entry.items() if key not in _OWN and value not in ("", None))
-        level = "" if self.entry.get("level") in (None, "info") else f"{self.entry['level']}: "
-        text = f"{str(self.entry.get('at', ''))[11:19]} {level}{self.entry.get('event', '')}" + (f"  {fields}" if fields else "")
-        if self.entry.get("traceback"):
-            text += "\n" + str(self.entry["traceback"]).rstrip("\n")
+        told = {"at": "", "level": "info", "event": "", "traceback": "", **self.entry}
+        fields = "".join(f" {key}={_short(value)}" for key, value in self.entry.items() if key not in _OWN and value not in ("", None))
+        level = "" if told["level"] == "info" else f"{told['level']}: "
+        text = f"{told['at'][11:19]} {level}{told['event']}{' ' if fields else ''}{fields}\n{told['traceback']}"
         prefix = f"{self.step:<{width}} | " if width else ""
-        return "\n".join(prefix + part for part in text.split("\n"))
+        return "\n".join(prefix + part for part in text.rstrip("\n").split("\n"))
 
 
 class Tail:
@@ -39,7 +39,6 @@ class Tail:
         self._run = run
         self._step = step
         self._read: dict[str, int] = {}
-        self._seq: dict[str, int] = {}
 
     def poll(self) -> list[Line]:
         """New lines, sorted by time over all steps."""
@@ -47,25 +46,14 @@ class Tail:
         lines = [line for step in steps for attempt in self._run.attempts(step) for line in self._new(attempt)]
         return sorted(lines, key=lambda line: str(line.entry.get("at", "")))
 
-    def _new(self, attempt: Attempt) -> list[Line]:
-        try:
-            with attempt.log.open("rb") as file:
-                file.seek(self._read.get(attempt.id, 0))
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read[attempt.id] = self._read.get(attempt.id, 0) + len(whole)
-        found = []
-        for text in whole.splitlines():
-            try:
-                entry = json.loads(text)
-            except ValueError:
-                continue  # torn by a kill
-            if isinstance(entry, dict) and isinstance(entry.get("seq"), int) and entry["seq"] > self._seq.get(attempt.id, 0):
-                self._seq[attempt.id] = entry["seq"]
-                found.append(Line(attempt.step, attempt.number, entry))
-        return found
+    def _new(self, attempt: Attempt) -> Iterator[Line]:
+        with suppress(FileNotFoundError), attempt.log.open("rb") as file:
+            file.seek(self._read.get(attempt.id, 0))
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._read[attempt.id] = self._read.get(attempt.id, 0) + len(line)
+                    with suppress(ValueError):  # torn by a kill
+                        yield Line(attempt.step, attempt.number, dict(json.loads(line)))
 
 
 def _short(value: Any) -> str:

@@ -7,11 +7,11 @@ check it checks (numbers, choices); bounds and the rest are the model's, whose f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel, PlainValidator, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from modelyard import quantities, refs
@@ -29,8 +29,12 @@ def options(model: type[BaseModel]) -> list[click.Option]:
 def build(model: type[_Model], given: Mapping[str, Any], where: str) -> _Model:
     """The settings that the options in `given` make. where: the command, for messages. Raises Usage with the option that is wrong."""
     values = {name: given[name] for name in model.model_fields if given.get(name) not in (None, ())}
+    for name in getattr(model, "inputs", ()):
+        if refs.is_step_name(values[name]):
+            remedy = "a ref has a scheme (modelscope://owner/name), a path starts with ./ or /"
+            raise Usage(f"{flag(name)}: {values[name]!r} is a bare word", where=where, remedy=remedy)
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, strict=False)
     except ValidationError as errors:
         place, what, remedy = explain(errors, model)[0]
         option = f"{flag(str(place[0]))}: " if place else ""
@@ -42,64 +46,37 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-class _RefType(click.ParamType[str]):
-    """A ref or a path; what it names is not looked for."""
-
-    name = "ref"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        if refs.is_step_name(text):
-            self.fail(f"{text!r} is a bare word; a ref has a scheme (modelscope://owner/name), a path starts with ./ or /", param, ctx)
-        try:
-            refs.parse(text)
-        except Usage as error:
-            self.fail(". ".join(part for part in (error.what, error.why, error.remedy) if part), param, ctx)
-        return text
-
-
 class _DurationType(click.ParamType[int]):
     """A duration, such as 90s or 2h, or a number of seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value)
         try:
-            return quantities.parse_seconds(int(text) if text.isdecimal() else text)
+            return quantities.parse_seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
 DURATION = _DurationType()
-REF = _RefType()
-
-_PLAIN: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
 
 def _option(name: str, info: FieldInfo) -> click.Option:
-    annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
-    kind, multiple = _type(annotation)
+    kind, multiple = _type(Annotated[info.annotation, None, *info.metadata])
     text = (info.description or "").replace("`", "") + ("; may be given again." if multiple else ".")
-    if not multiple and not info.is_required() and info.default is not None and kind is not click.BOOL:
+    if not multiple and not info.is_required() and info.default is not None and kind is not bool:
         text += f" [default: {info.default}]"
-    arguments: dict[str, Any] = {"is_flag": True, "default": None} if kind is click.BOOL else {"type": kind, "multiple": multiple}
+    arguments: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind, "multiple": multiple}
     return click.Option([flag(name), name], required=info.is_required(), help=text[:1].upper() + text[1:], **arguments)
 
 
-def _type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
+def _type(annotation: Any) -> tuple[Any, bool]:
     """The type in click for the annotation of a field, and whether it may be given more than once."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType):
-        return _type(next(argument for argument in arguments if argument is not NoneType))
-    if origin is Annotated:
-        if any(isinstance(extra, PlainValidator) for extra in arguments[1:]):
-            return REF, False  # the only fields that steps.py checks without a type
-        if any(getattr(extra, "func", None) is quantities.parse_seconds for extra in arguments[1:]):
-            return DURATION, False
-        return _type(arguments[0])
+    if origin is Annotated and any(hasattr(extra, "func") for extra in arguments[1:]):
+        return str, False  # written in a form of its own, which the model reads
+    if origin in (Annotated, Union, UnionType):
+        return _type(arguments[0])  # what else may be there is None
     if origin is tuple:
         return _type(arguments[0])[0], True
-    if origin is Literal:
-        return click.Choice([str(argument) for argument in arguments]), False
-    return click.BOOL if annotation is bool else _PLAIN[annotation], False
+    return (click.Choice(arguments) if origin is Literal else annotation), False

@@ -11,16 +11,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
 from modelyard.errors import Failure
 
 API_VERSION = "modelyard/v1"
 
 Format = Literal["table", "json", "yaml", "name"]
-FORMATS: tuple[Format, ...] = ("table", "json", "yaml", "name")
-
-_COLOURS = {"red": "31", "green": "32", "yellow": "33"}
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,12 @@ class Output:
 
     def listing(self, kind: str, items: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, name: str) -> None:
         """Print several objects. columns: heading -> key of an item; name: the key of an item's name."""
-        if self._names:
-            self.lines(str(item[name]) for item in items)
-        elif self.format == "table":
-            self.lines(table([[item.get(key) for key in columns.values()] for item in items], list(columns)) if items else [])
-        else:
-            self._document({"apiVersion": API_VERSION, "kind": f"{kind}List", "items": [_public(item) for item in items]})
+        text = table([[item.get(key) for key in columns.values()] for item in items], list(columns)) if items else []
+        self._print(f"{kind}List", {"items": [_public(item) for item in items]}, text, [str(item[name]) for item in items])
 
     def record(self, kind: str, value: Mapping[str, Any], text: Iterable[str], *, name: str) -> None:
         """Print one object. text: its lines for people; name: its name."""
-        if self._names:
-            self.lines([name] if name else [])
-        elif self.format == "table":
-            self.lines(text)
-        else:
-            self._document({"apiVersion": API_VERSION, "kind": kind, **_public(value)})
+        self._print(kind, _public(value), text, [name] if name else [])
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines of data as they are."""
@@ -63,17 +52,18 @@ class Output:
         """Name the next command."""
         self.note(f"next: {command}")
 
-    @property
-    def _names(self) -> bool:
-        return self.quiet or self.format == "name"
+    def _print(self, kind: str, value: Mapping[str, Any], text: Iterable[str], names: Iterable[str]) -> None:
+        document = {"apiVersion": API_VERSION, "kind": kind, **value}
+        if self.quiet or self.format == "name":
+            self.lines(names)
+        elif self.format == "table":
+            self.lines(text)
+        elif self.format == "json":
+            self.lines([json.dumps(document, indent=2, ensure_ascii=False)])
+        else:
+            import yaml
 
-    def _document(self, value: Mapping[str, Any]) -> None:
-        if self.format == "json":
-            self.lines([json.dumps(value, indent=2, ensure_ascii=False)])
-            return
-        import yaml
-
-        self.lines([yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True, width=120).rstrip("\n")])
+            self.lines([yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False, allow_unicode=True, width=120).rstrip("\n")])
 
 
 def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> list[str]:
@@ -89,18 +79,14 @@ def short(digest: str | None) -> str | None:
 
 
 def report(failure: Failure) -> None:
-    """Print a failure: what and where, why, what to do."""
+    """Print a failure: what and where, why, what to do; in colour where a person wants it (https://no-color.org)."""
+    error = "\x1b[31merror:\x1b[0m" if terminal(sys.stderr) and not os.environ.get("NO_COLOR") else "error:"
     place = f"{failure.where}: " if failure.where else ""
-    print(f"{paint('error:', 'red', sys.stderr)} {place}{failure.what}", file=sys.stderr)
+    print(f"{error} {place}{failure.what}", file=sys.stderr)
     if failure.why:
         print(f"  why: {failure.why}", file=sys.stderr)
     if failure.remedy:
         print(f"  try: {failure.remedy}", file=sys.stderr)
-
-
-def paint(text: str, colour: str, stream: TextIO) -> str:
-    """The text in a colour, where the stream is a terminal that wants it (https://no-color.org)."""
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if terminal(stream) and not os.environ.get("NO_COLOR") else text
 
 
 def terminal(stream: TextIO) -> bool:

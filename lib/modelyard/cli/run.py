@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelyard.cli.lazy import Command
 from modelyard.cli.output import report, short, table
 from modelyard.cli.session import Session, command
 from modelyard.errors import REGISTRY, Crashed
@@ -26,7 +25,7 @@ ALL = ""
 """The value of `--force` without one."""
 
 
-class _Run(Command):
+class _Run(click.Command):
     """`--force` never takes the next word, which would be the file: its value, if any, follows `=`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -39,17 +38,10 @@ class _Run(Command):
     "run",
     cls=_Run,
     options=[DETACH, JOBS, SMOKE],
-    examples=[
-        "modelyard run pipeline.yaml",
-        "modelyard run pipeline.yaml --smoke",
-        "modelyard run pipeline.yaml --force=tuned --jobs 2",
-        "modelyard run pipeline.yaml -d",
-    ],
+    examples=["modelyard run pipeline.yaml --smoke", "modelyard run pipeline.yaml --force=tuned --jobs 2", "modelyard run pipeline.yaml -d"],
 )
 @click.argument("file", type=click.Path())
-@click.option(
-    "--force", multiple=True, metavar="[=STEP]", help="Do the step again although its result is known; without a step, all. May be given again."
-)
+@click.option("--force", multiple=True, metavar="[=STEP]", help="Do the step again, or all, although its result is known. May be given again.")
 def run(session: Session, *, file: str, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool) -> int:
     """Run a pipeline: finished steps are reused, interrupted ones resume.
 
@@ -58,18 +50,15 @@ def run(session: Session, *, file: str, force: tuple[str, ...], detach: bool, jo
     """
     from modelyard import spec
 
-    return launch(session, spec.load(file), force=None if ALL in force else force, detach=detach, jobs=jobs, smoke=smoke)
+    return launch(session, spec.load(file), force=force, detach=detach, jobs=jobs, smoke=smoke)
 
 
-def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...] | None, detach: bool, jobs: int, smoke: bool) -> int:
-    """Start a pipeline and, unless detached, follow it to its end; the exit code.
-
-    force: names of steps, None for all of them.
-    """
+def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool) -> int:
+    """Start a pipeline and, unless detached, follow it to its end; the exit code. force: names of steps, `ALL` for all of them."""
     from modelyard.cli import follow
     from modelyard.run import Settings, start, start_detached
 
-    settings = Settings(session.config.yard, session.config.hubs, jobs, "all" if force is None else frozenset(force))
+    settings = Settings(session.config.yard, session.config.hubs, jobs, "all" if ALL in force else frozenset(force))
     pipeline = pipeline.smoke() if smoke else pipeline
     if detach:
         run_id = start_detached(pipeline, settings)
@@ -85,10 +74,10 @@ def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...] | Non
 
 def described(session: Session, status: RunStatus) -> dict[str, Any]:
     """A run as JSON values: its status, and the metrics of its evaluations."""
-    opened = session.yard()
-    measured = {name: step.artifact for name, step in status.steps.items() if step.kind == "metrics" and step.artifact}
-    found = {name: artifact for name, digest in measured.items() if (artifact := opened.artifacts.find(digest))}
-    metrics = {name: json.loads((artifact.path / "metrics.json").read_bytes())["metrics"] for name, artifact in found.items()}
+    artifacts, metrics = session.yard().artifacts, {}
+    for name, step in status.steps.items():
+        if step.kind == "metrics" and step.artifact and (found := artifacts.find(step.artifact)):
+            metrics[name] = json.loads((found.path / "metrics.json").read_bytes())["metrics"]
     return {**status.model_dump(mode="json"), "metrics": metrics}
 
 

@@ -10,7 +10,7 @@ import click
 
 from modelyard.cli.options import DURATION
 from modelyard.cli.run import described, settle, text
-from modelyard.cli.session import Session, command, complete_runs, complete_steps
+from modelyard.cli.session import Session, command, complete_runs
 from modelyard.errors import NoInput
 from modelyard.quantities import format_seconds
 from modelyard.yard.runs import FINISHED, LIVE_WINDOW, Run, RunState, RunStatus, StepState
@@ -18,7 +18,8 @@ from modelyard.yard.runs import FINISHED, LIVE_WINDOW, Run, RunState, RunStatus,
 _LOOK = 0.3
 """Seconds between two looks at a run that is waited for."""
 
-_RUN = click.argument("run", required=False, shell_complete=complete_runs)
+_NAME = "A run's name, or the beginning of one"
+_RUN = click.argument("run", required=False, shell_complete=complete_runs, help=f"{_NAME}; default the latest.")
 
 
 @command("ls", examples=["modelyard ls", "modelyard ls -q", "modelyard ls -o json"])
@@ -39,10 +40,7 @@ def ls(session: Session) -> None:
 @command("show", examples=["modelyard show", "modelyard show movie-sentiment-1a2b -o json"])
 @_RUN
 def show(session: Session, run: str | None) -> None:
-    """Show a run: its steps, what they made, why they failed.
-
-    RUN is a name or the beginning of one; default the latest run.
-    """
+    """Show a run: its steps, what they made, why they failed."""
     found = _find(session, run)
     live = found.live()  # before the status: a run that ends meanwhile has ended
     status = found.status()
@@ -59,13 +57,12 @@ def show(session: Session, run: str | None) -> None:
 
 @command("logs", examples=["modelyard logs", "modelyard logs movie-sentiment-1a2b tuned -f", "modelyard logs -o json"])
 @_RUN
-@click.argument("step", required=False, shell_complete=complete_steps)
+@click.argument("step", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Wait for more lines until the run has ended.")
 def logs(session: Session, run: str | None, step: str | None, follow: bool) -> None:
     """Print the logs of a run.
 
-    RUN is a name or the beginning of one; default the latest run. Without STEP, the lines of all steps, each behind its step's name.
-    With -o json each line is a JSON object; what the step wrote is its `entry`.
+    Without STEP, those of all steps. With -o json each line is a JSON object; what the step wrote is its `entry`.
     """
     from modelyard.cli.logs import Tail
 
@@ -75,29 +72,26 @@ def logs(session: Session, run: str | None, step: str | None, follow: bool) -> N
         raise NoInput(f"{found.id} has no step {step!r}", remedy=f"its steps are {', '.join(steps)}")
     tail, width = Tail(found, step), 0 if step else max(map(len, steps), default=0)
 
-    def print_new() -> None:
+    def look() -> None:
         as_json = session.out.format == "json"
         session.out.lines(json.dumps(vars(line), ensure_ascii=False) if as_json else line.text(width) for line in tail.poll())
 
     def pause(_: float) -> None:
-        print_new()
+        look()
         time.sleep(_LOOK)
 
     while follow and found.live(sleep=pause):
         pass
-    print_new()  # with -f, what was written between the last look and the end
+    look()  # with -f, what was written between the last look and the end
     if follow and found.status().state is RunState.RUNNING:
         session.out.note(_gone(found))
 
 
 @command("wait", examples=["modelyard wait", "modelyard wait movie-sentiment-1a2b --timeout 2h"])
-@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs, help=f"{_NAME}; default the latest.")
 @click.option("--timeout", type=DURATION, help="Give up after this long, such as 90s or 2h, and exit 124; the runs go on.")
 def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
-    """Wait until runs have ended, and exit like the first that failed.
-
-    RUN is a name or the beginning of one; default the latest run.
-    """
+    """Wait until runs have ended, and exit like the first that failed."""
     from modelyard.cli import follow
     from modelyard.run import attach
 
@@ -112,19 +106,15 @@ def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
 
 
 @command("cancel", examples=["modelyard cancel movie-sentiment-1a2b"])
-@click.argument("run", shell_complete=complete_runs)
+@click.argument("run", shell_complete=complete_runs, help=f"{_NAME}.")
 def cancel(session: Session, run: str) -> None:
-    """Stop a run; its steps keep what they have done.
-
-    RUN is a name or the beginning of one.
-    """
+    """Stop a run; its steps keep what they have done."""
     found = _find(session, run, write=True)
     status = found.status()
     if status.state is not RunState.RUNNING:
         session.out.note(f"{found.id} has ended already: {status.state}")
         return
-    if not found.cancel_requested():
-        found.request_cancel()
+    found.request_cancel()
     session.out.record("Run", {"run": found.id}, [found.id], name=found.id)
     session.out.hint(f"modelyard wait {found.id}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from modelyard import config
-from modelyard.cli.lazy import Command
 from modelyard.cli.output import FORMATS, Format, Output
+from modelyard.errors import Failure
 
 if TYPE_CHECKING:
     from modelyard.yard import Yard
@@ -37,55 +38,40 @@ def command(
     *,
     examples: Sequence[str],
     options: Sequence[click.Parameter] = (),
-    cls: type[Command] = Command,
+    cls: type[click.Command] = click.Command,
     help: str | None = None,  # noqa: A002  # click's
-) -> Callable[[Callable[..., int | None]], Command]:
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """A command whose function takes a Session first. options: further ones, made elsewhere. help: default the function's docstring."""
 
-    def decorate(function: Callable[..., int | None]) -> Command:
+    def decorate(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
         def call(*, yard: str | None, on: str | None, output: Format, quiet: bool, **arguments: Any) -> int | None:
             return function(Session(config.load({"yard": yard, "on": on}), Output(output, quiet)), **arguments)
 
-        made = click.command(name, cls=cls, examples=examples, help=help or function.__doc__)(call)
+        made = click.command(name, cls=cls, epilog=epilog(examples), help=help or function.__doc__)(call)
         made.params += [*options, *_common()]
         return made
 
     return decorate
 
 
+def epilog(examples: Sequence[str]) -> str:
+    """The end of a command's help."""
+    return "\n  ".join(["\b\nExamples:", *examples])
+
+
 def complete_runs(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of runs, for a shell."""
-    found = _reading(context)
-    return [CompletionItem(run.id) for run in found.runs.list() if run.id.startswith(incomplete)] if found else []
-
-
-def complete_steps(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the steps of the run before it, for a shell."""
-    found, run = _reading(context), context.params.get("run")
-    steps = found.runs.get(run).status().steps if found and run else {}
-    return [CompletionItem(step) for step in steps if step.startswith(incomplete)]
-
-
-def _reading(context: click.Context) -> Yard | None:
-    from modelyard.errors import Failure
-
-    try:
-        return Session(config.load({"yard": context.params.get("yard")}), Output()).yard()
-    except Failure:  # a shell's completion has nowhere to say it
-        return None
+    with suppress(Failure):  # a shell's completion has nowhere to say it
+        yard = Session(config.load({"yard": context.params.get("yard")}), Output()).yard()
+        return [CompletionItem(run.id) for run in yard.runs.list() if run.id.startswith(incomplete)]
+    return []
 
 
 def _common() -> list[click.Parameter]:
     return [
         click.Option(["--yard"], type=click.Path(file_okay=False), metavar="DIR", help="The yard's folder."),
         click.Option(["--on"], metavar="PLACE", help="Where steps run: local, so far."),
-        click.Option(
-            ["-o", "--output"],
-            type=click.Choice(FORMATS),
-            default="table",
-            metavar="FORMAT",
-            help="table, json, yaml or name: the form of the result on stdout.",
-        ),
+        click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help="The form of the result on stdout."),
         click.Option(["-q", "--quiet"], is_flag=True, help="Print names only, and no progress."),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from modelyard.cli import options
-from modelyard.cli.lazy import PROGRAM, Command
+from modelyard.cli.lazy import PROGRAM
 from modelyard.cli.run import DETACH, SMOKE, launch
 from modelyard.cli.session import Session, command
 from modelyard.steps import STEPS, Resources, Reuse
@@ -25,7 +25,7 @@ EXAMPLES = {
 _FORCE = click.Option(["--force"], is_flag=True, help="Do the step again although its result is known.")
 
 
-def _command(verb: str) -> Command:
+def _command(verb: str) -> click.Command:
     step = STEPS[verb]
     computes = step.reuse is not Reuse.RESOLVE  # a fetch never takes a device
 

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from modelyard import refs
-from modelyard.cli.lazy import SETTINGS, Group
 from modelyard.cli.options import DURATION
 from modelyard.cli.output import short, table
 from modelyard.cli.session import Session, command
@@ -19,9 +18,10 @@ from modelyard.errors import Corrupt, NoInput, Usage
 from modelyard.quantities import format_bytes
 from modelyard.yard import Artifact, Yard
 
-yard = Group("yard", help="Look after the yard: artifacts, names, pins, space.", context_settings=SETTINGS)
+yard = click.Group("yard", help="Look after the yard: artifacts, names, pins, space.")
 
-_ARTIFACT = click.argument("artifact")
+_NAME = "A digest, the beginning of one, or a name such as models/reviews@champion"
+_ARTIFACT = click.argument("artifact", help=f"{_NAME}.")
 
 
 @command("ls", examples=["modelyard yard ls", "modelyard yard ls -q", "modelyard yard ls -o json"])
@@ -29,12 +29,11 @@ def ls(session: Session) -> None:
     """List the artifacts, with the names that point to them."""
     opened = session.yard()
     names, pinned = _names(opened), {pin.digest for pin in opened.pins.list()}
-    items = [
-        {**_record(artifact), "names": names.get(artifact.digest, []), "pinned": artifact.digest in pinned, "_size": format_bytes(artifact.size)}
-        for artifact in opened.artifacts.list()
-    ]
-    for item in items:
-        item |= {"_digest": short(item["digest"]), "_names": ", ".join(item["names"]), "_pinned": "yes" if item["pinned"] else ""}
+    items = []
+    for artifact in opened.artifacts.list():
+        own, kept = names.get(artifact.digest, []), artifact.digest in pinned
+        shown = {"_digest": short(artifact.digest), "_size": format_bytes(artifact.size), "_names": ", ".join(own), "_pinned": "yes" if kept else ""}
+        items.append({**_record(artifact), "names": own, "pinned": kept, **shown})
     columns = {"ARTIFACT": "_digest", "KIND": "kind", "FORMAT": "format", "SIZE": "_size", "PINNED": "_pinned", "NAMES": "_names"}
     session.out.listing("Artifact", items, columns, name="digest")
 
@@ -42,14 +41,11 @@ def ls(session: Session) -> None:
 @command("show", examples=["modelyard yard show 3f2a9c", "modelyard yard show models/reviews@champion -o json"])
 @_ARTIFACT
 def show(session: Session, artifact: str) -> None:
-    """Show an artifact: its files, and what made it.
-
-    ARTIFACT is a digest, the beginning of one, or a name such as models/reviews@champion.
-    """
+    """Show an artifact: its files, and what made it."""
     opened = session.yard()
     found = _find(opened, artifact)
     made = [action.model_dump(mode="json") for action in opened.actions.list() if action.artifact == found.digest]
-    files = [asdict(entry) if not hasattr(entry, "model_dump") else entry.model_dump(mode="json") for entry in found.files]
+    files = [asdict(entry) for entry in found.files]
     value = {**_record(found), "path": str(found.path), "names": _names(opened).get(found.digest, []), "files": files, "actions": made}
     session.out.record("Artifact", value, _text(value), name=found.digest)
 
@@ -58,10 +54,7 @@ def show(session: Session, artifact: str) -> None:
 @_ARTIFACT
 @click.argument("folder", type=click.Path())
 def get(session: Session, artifact: str, folder: str) -> None:
-    """Copy an artifact's files into a new folder.
-
-    ARTIFACT is a digest, the beginning of one, or a name such as models/reviews@champion.
-    """
+    """Copy an artifact's files into a new folder."""
     found, target = _find(session.yard(), artifact), Path(folder)
     if target.exists():
         raise Usage("the folder is there already", where=folder, remedy="name a new one")
@@ -71,11 +64,11 @@ def get(session: Session, artifact: str, folder: str) -> None:
 
 @command("put", examples=["modelyard yard put ./reviews.csv datasets/reviews", "modelyard yard put ./model models/base@v1"])
 @click.argument("path", type=click.Path())
-@click.argument("name")
+@click.argument("name", help="models/NAME[@ALIAS] or datasets/NAME[@ALIAS].")
 def put(session: Session, path: str, name: str) -> None:
     """Bring a file or folder of this machine into the yard.
 
-    NAME is models/NAME[@ALIAS] or datasets/NAME[@ALIAS]. Pickles and code stay outside, as with a fetch.
+    Pickles and code stay outside, as with a fetch.
     """
     from modelyard import hubs
     from modelyard.hubs.selection import select
@@ -98,22 +91,18 @@ def put(session: Session, path: str, name: str) -> None:
 
 
 @command("verify", examples=["modelyard yard verify", "modelyard yard verify models/reviews@champion"])
-@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT]...")
-def verify(session: Session, artifacts: tuple[str, ...]) -> int:
-    """Hash artifacts again; exit 76 when one is not whole.
-
-    ARTIFACT is a digest, the beginning of one, or a name such as models/reviews@champion; default all.
-    """
+@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT]...", help=f"{_NAME}; default all.")
+def verify(session: Session, artifacts: tuple[str, ...]) -> None:
+    """Hash artifacts again; exit 76 when one is not whole."""
     opened = session.yard()
     digests = [_digest(opened, artifact) for artifact in artifacts] or opened.artifacts.digests()
     items: list[dict[str, Any]] = [{"digest": digest, "problems": opened.artifacts.verify(digest)} for digest in digests]
-    for item in items:
-        item["_state"] = "; ".join(item["problems"]) or "whole"
-    session.out.listing("Verification", items, {"ARTIFACT": "digest", "STATE": "_state"}, name="digest")
+    shown = [{**item, "_state": "; ".join(item["problems"]) or "whole"} for item in items]
+    session.out.listing("Verification", shown, {"ARTIFACT": "digest", "STATE": "_state"}, name="digest")
     broken = [item["digest"] for item in items if item["problems"]]
     if broken:
-        raise Corrupt(f"{len(broken)} of {len(items)} artifacts are not whole", where=str(opened.root), why=", ".join(broken[:5]), remedy=_AGAIN)
-    return 0
+        remedy = "run the pipeline again with --force: the artifact is made again and replaces this one"
+        raise Corrupt(f"{len(broken)} of {len(items)} artifacts are not whole", where=str(opened.root), why=", ".join(broken[:5]), remedy=remedy)
 
 
 @command("gc", examples=["modelyard yard gc --dry-run", "modelyard yard gc --older-than 7d"])
@@ -131,31 +120,24 @@ def gc(session: Session, older_than: int, dry_run: bool) -> None:
 
 
 @command("pin", examples=["modelyard yard pin", "modelyard yard pin 3f2a9c --why 'the paper'", "modelyard yard pin 3f2a9c --remove"])
-@click.argument("artifact", required=False)
+@click.argument("artifact", required=False, help=f"{_NAME}.")
 @click.option("--why", default="", help="A word for those who find it.")
 @click.option("--remove", is_flag=True, help="Let go of it.")
 def pin(session: Session, artifact: str | None, why: str, remove: bool) -> None:
-    """Keep an artifact; without one, list the pins.
-
-    ARTIFACT is a digest, the beginning of one, or a name such as models/reviews@champion.
-    """
+    """Keep an artifact; without one, list the pins."""
     if (why or remove) and not artifact:
         raise Usage("which artifact?", where="modelyard yard pin", remedy="modelyard yard ls shows what there is")
     opened = session.yard(write=artifact is not None)
-    if artifact:
-        digest = _digest(opened, artifact)
-        if remove:
-            opened.pins.remove(digest)
-        else:
-            opened.pins.add(digest, why)
+    if artifact and remove:
+        opened.pins.remove(_digest(opened, artifact))
+    elif artifact:
+        opened.pins.add(_digest(opened, artifact), why)
     items = [{**entry.model_dump(mode="json"), "_digest": short(entry.digest)} for entry in opened.pins.list()]
     session.out.listing("Pin", items, {"ARTIFACT": "_digest", "WHY": "why", "AT": "at"}, name="digest")
 
 
 for _made in (ls, show, get, put, verify, gc, pin):
     yard.add_command(_made)
-
-_AGAIN = "run the pipeline again with --force: the artifact is made again and replaces this one"
 
 
 def _find(opened: Yard, text: str) -> Artifact:

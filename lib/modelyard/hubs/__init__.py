@@ -1,12 +1,12 @@
 """Hubs: where refs resolve to listings, and listings to bytes.
 
-Listing and reading only; which files are taken is `selection`, what may be written is `checks`. A hub is a folder for now: an address is
-refused with a message that says so.
+Listing and reading only; which files are taken is `selection`. A hub is a folder for now: an address is refused with a message that says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from modelyard.errors import NoInput, Usage
@@ -39,13 +39,12 @@ def resolve(ref: HubRef | PathRef, kind: RefKind, hubs: Mapping[str, str]) -> Li
     Raises Usage when a hub's ref is of the other kind, and what `Hub.resolve` raises.
     """
     if isinstance(ref, PathRef):
-        return PathHub(kind).resolve(ref)
+        return PathHub().resolve(ref, kind)
     if ref.kind != kind:
-        right = HubRef(ref.scheme, kind, ref.owner, ref.name, ref.revision)
-        raise Usage(f"{ref} names a {ref.kind}, a {kind} is expected", remedy=f"write {right}")
+        raise Usage(f"{ref} names a {ref.kind}, a {kind} is expected", remedy=f"write {replace(ref, kind=kind)}")
     return open_hub(ref.scheme, hubs).resolve(ref)
 
 
 def reader(listing: Listing, hubs: Mapping[str, str]) -> Reader:
     """What reads the files of a listing."""
-    return PathHub(listing.kind) if isinstance(listing.ref, PathRef) else open_hub(listing.ref.scheme, hubs)
+    return PathHub() if isinstance(listing.ref, PathRef) else open_hub(listing.ref.scheme, hubs)

@@ -8,26 +8,23 @@ say that it is harmless. Pure: reads names only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Literal
 
-from modelyard.errors import NoInput, Refused
+from modelyard.errors import Failure, NoInput, Refused
 from modelyard.hubs.listing import HubFile, Listing, digest_of
 from modelyard.refs import RefKind
 
-Trust = Literal["pickle", "code"]
-
 
 class Role(StrEnum):
-    """What a file's name says that it is."""
+    """What a file's name says that it is; the value is why such a file is left out."""
 
-    SAFETENSORS = "safetensors"
-    ONNX = "ONNX"
-    PICKLE = "a pickle, which runs code when it is loaded"
-    CODE = "code"
+    SAFETENSORS = "weights of a model"
+    ONNX = "for ONNX"
+    PICKLE = "a pickle: not taken without trust: [pickle]"
+    CODE = "code: not taken without trust: [code]"
     FOREIGN = "weights of another framework"
     DATA = "data"
     TEXT = "text"
@@ -58,7 +55,27 @@ def select(listing: Listing, trust: Collection[str] = ()) -> Selection:
 
     Raises Refused: weights or data are there only as pickles or code that are not trusted. NoInput: there are none at all.
     """
-    return _model(listing, trust) if listing.kind == "model" else _dataset(listing, trust)
+    roles = {file.path: role_of(file.path) for file in listing.files}
+    trusted = {role for role, word in _TRUST.items() if word in trust}
+    weights: Role | None = None
+    wanted = {Role.DATA, Role.TEXT} | trusted
+    if listing.kind == "model":
+        weights = next((role for role in (Role.SAFETENSORS, Role.ONNX, Role.PICKLE) if role in roles.values()), Role.UNKNOWN)
+        if weights not in {Role.SAFETENSORS, Role.ONNX} | trusted:
+            raise _nothing(listing, roles, trusted)
+        wanted = {Role.DATA, Role.TEXT, weights} | (trusted - {Role.PICKLE})
+    reasons = {path: _why_not(path, role, wanted, weights) for path, role in roles.items()}
+    files = tuple(file for file in listing.files if not reasons[file.path])
+    taken = {roles[file.path] for file in files}
+    if not weights and not taken & {Role.DATA, Role.PICKLE} and not any(file.path.endswith(".txt") for file in files):
+        raise _nothing(listing, roles, trusted)
+    return Selection(
+        listing.kind,
+        files,
+        tuple((path, reason) for path, reason in sorted(reasons.items()) if reason),
+        weights.name.lower() if weights else None,
+        tuple(word for role, word in _TRUST.items() if role in taken),
+    )
 
 
 def fetch_key(selection: Selection) -> str:
@@ -81,76 +98,36 @@ def role_of(path: str) -> Role:
     return Role.TEXT if name.name.split(".")[0] in _PLAIN else Role.UNKNOWN
 
 
-def _model(listing: Listing, trust: Collection[str]) -> Selection:
-    roles = {file.path: role_of(file.path) for file in listing.files}
-    present = set(roles.values())
-    weights = next((role for role in (Role.SAFETENSORS, Role.ONNX) if role in present), Role.PICKLE)
-    if weights is Role.PICKLE:
-        if Role.PICKLE not in present:
-            names = ", ".join(sorted(roles)[:5])
-            raise NoInput(
-                "there are no weights in it", where=str(listing.ref), why=f"it holds {names}", remedy="name a model with safetensors or ONNX weights"
-            )
-        if "pickle" not in trust:
-            raise _only(listing, roles, Role.PICKLE, "its weights are", "pickle")
-
-    def why_not(path: str, role: Role) -> str | None:
-        folders = PurePosixPath(path.lower()).parts[:-1]
-        if role is weights:
-            return None
+def _why_not(path: str, role: Role, wanted: Collection[Role], weights: Role | None) -> str:
+    """Why a file is left out; empty: it is taken. weights: the role of a model's weights."""
+    folders = PurePosixPath(path.lower()).parts[:-1]
+    if weights and role is not weights:
         if role is Role.PICKLE:
             return f"a pickle; the weights are there as {weights.name.lower()}"
-        if weights is not Role.ONNX and (role is Role.ONNX or "onnx" in folders):
-            return f"for ONNX; the weights are there as {weights.name.lower()}"
-        return str(Role.FOREIGN) if _FOREIGN_FOLDERS.intersection(folders) else _why_not_other(role, trust)
-
-    return _selection(listing, roles, why_not, weights.name.lower())
-
-
-def _dataset(listing: Listing, trust: Collection[str]) -> Selection:
-    roles = {file.path: role_of(file.path) for file in listing.files}
-
-    def why_not(_: str, role: Role) -> str | None:
-        if role is Role.PICKLE:
-            return None if "pickle" in trust else "a pickle: not taken without trust: [pickle]"
-        return _why_not_other(role, trust)
-
-    selection = _selection(listing, roles, why_not, None)
-    if not any(roles[file.path] in (Role.DATA, Role.PICKLE) or file.path.endswith(".txt") for file in selection.files):
-        for role, word in ((Role.PICKLE, "pickle"), (Role.CODE, "code")):
-            if role in roles.values() and word not in trust:
-                raise _only(listing, roles, role, "its data are", word)
-        names = ", ".join(sorted(roles)[:5])
-        raise NoInput(
-            "there are no data in it", where=str(listing.ref), why=f"it holds {names}", remedy="name a data set of parquet, CSV, JSON lines or images"
-        )
-    return selection
+        if weights is not Role.ONNX and "onnx" in folders:
+            return Role.ONNX
+        if _FOREIGN_FOLDERS.intersection(folders):
+            return Role.FOREIGN
+    return "" if role in wanted else role
 
 
-def _selection(listing: Listing, roles: dict[str, Role], why_not: Callable[[str, Role], str | None], form: str | None) -> Selection:
-    reasons = {path: why_not(path, role) for path, role in roles.items()}
-    files = tuple(file for file in listing.files if reasons[file.path] is None)
-    left_out = tuple((path, reason) for path, reason in sorted(reasons.items()) if reason is not None)
-    taken = {roles[file.path] for file in files}
-    trusted = tuple(word for role, word in ((Role.CODE, "code"), (Role.PICKLE, "pickle")) if role in taken)
-    return Selection(listing.kind, files, left_out, form, trusted)
+def _nothing(listing: Listing, roles: Mapping[str, Role], trusted: Collection[Role]) -> Failure:
+    """Why nothing of use is left of a repository."""
+    what = "weights" if listing.kind == "model" else "data"
+    for role in (Role.PICKLE, Role.CODE) if what == "data" else (Role.PICKLE,):
+        if role not in trusted and (example := min((path for path, found in roles.items() if found is role), default="")):
+            return Refused(
+                f"its {what} are there only as {'pickles' if role is Role.PICKLE else 'code'} ({example})",
+                where=str(listing.ref),
+                why="loading them runs code of the repository's author",
+                remedy=f"use another repository, or, if you trust this one, trust: [{_TRUST[role]}]",
+            )
+    remedy = "name a model with safetensors or ONNX weights" if what == "weights" else "name a data set of parquet, CSV, JSON lines or images"
+    return NoInput(f"there are no {what} in it", where=str(listing.ref), why=f"it holds {', '.join(sorted(roles)[:5])}", remedy=remedy)
 
 
-def _why_not_other(role: Role, trust: Collection[str]) -> str | None:
-    if role is Role.CODE:
-        return None if "code" in trust else "code: not taken without trust: [code]"
-    return None if role in (Role.DATA, Role.TEXT) else str(role)
-
-
-def _only(listing: Listing, roles: dict[str, Role], role: Role, subject: str, word: str) -> Refused:
-    example = next(path for path, found in sorted(roles.items()) if found is role)
-    return Refused(
-        f"{subject} there only as {'pickles' if role is Role.PICKLE else 'code'} ({example})",
-        where=str(listing.ref),
-        why="loading them runs code of the repository's author",
-        remedy=f"use another repository, or, if you trust this one, trust: [{word}]",
-    )
-
+_TRUST = {Role.CODE: "code", Role.PICKLE: "pickle"}
+"""Roles that a step may trust, and the word for it."""
 
 _SUFFIXES: dict[Role, frozenset[str]] = {
     role: frozenset(suffixes.split())

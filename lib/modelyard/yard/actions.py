@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import Field
 
 from modelyard.errors import Usage
-from modelyard.yard import files, records
+from modelyard.yard import files
 from modelyard.yard.layout import Layout
 from modelyard.yard.manifest import Digest, check_digest, is_digest
-from modelyard.yard.records import Record
+from modelyard.yard.records import Record, Table
 
 
 class Decision(Record):
@@ -52,32 +52,31 @@ class Actions:
 
     def __init__(self, layout: Layout) -> None:
         """Bind to a layout."""
-        self._layout = layout
+        self._table = Table(layout, "actions", Action)
 
     def put(self, key: str, action: Action) -> None:
         """Record an action, in place of an older one of the same key; its artifact has to be committed before."""
         if action.key != key:
             raise Usage("an action is put under a key that is not its own", where=key, why=f"it says {action.key}", remedy="use its key")
-        records.store(self._layout.target("actions", key + records.SUFFIX), action)
+        self._table.put(key, action)
 
     def get(self, key: str) -> Action | None:
         """The action of a key, None where there is none. Raises Corrupt: its file is torn or foreign."""
-        return records.load(self._layout.root / "actions" / (check_digest(key) + records.SUFFIX), Action)
+        return self._table.get(check_digest(key))
 
     def list(self) -> list[Action]:
         """All actions, by key."""
-        keys = [stem for stem in records.stems(self._layout.root / "actions") if is_digest(stem)]
-        return [action for key in keys if (action := self.get(key))]
+        return [action for key, action in self._table.all().items() if is_digest(key)]
 
     def touch(self, key: str) -> None:
         """Say that an action answered again: from now on it counts as young."""
-        files.touch(self._layout.target("actions", check_digest(key) + records.SUFFIX))
+        files.touch(self._table.target(check_digest(key)))
 
     def used(self, key: str) -> float | None:
         """When the action was last put or used, in seconds on the volume's clock; None where it is not there."""
-        found = files.status(self._layout.root / "actions" / (check_digest(key) + records.SUFFIX))
+        found = files.status(self._table.target(check_digest(key)))
         return found.st_mtime if found else None
 
     def forget(self, key: str) -> None:
         """Remove an action."""
-        files.remove(self._layout.target("actions", check_digest(key) + records.SUFFIX))
+        files.remove(self._table.target(check_digest(key)))

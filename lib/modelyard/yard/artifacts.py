@@ -12,35 +12,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from modelyard.errors import Corrupt, Failure, NoInput, VolumeFailed
 from modelyard.yard import files, manifest
 from modelyard.yard.layout import Layout
-from modelyard.yard.manifest import FILES, FileEntry, Manifest, check_digest, is_digest
+from modelyard.yard.manifest import FILES, Artifact, check_digest, is_digest
 from modelyard.yard.staging import Staging
 
 ArtifactKind = Literal["model", "dataset", "metrics", "plan"]
 
 _ROUNDS = 5  # a reader, a committer and gc may take an artifact out of each other's hands; so often in a row they cannot
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A committed artifact. path: the folder of its files; size: bytes of all of them."""
-
-    digest: str
-    kind: ArtifactKind
-    format: str | None
-    path: Path
-    files: tuple[FileEntry, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(entry.size for entry in self.files)
 
 
 class Artifacts:
@@ -59,19 +44,18 @@ class Artifacts:
         Raises Refused: a link, a device or an unsafe or clashing name is among the files; BadData: there is no file; NoSpace, VolumeFailed.
         """
         sealed = manifest.seal(staging.folder, kind, format, {**staging.known, **(known or {})})
-        digest = sealed.digest
-        target = self._layout.target("artifacts", digest)
+        target = self._layout.target("artifacts", sealed.digest)
         for _ in range(_ROUNDS):
-            if found := self.find(digest):
+            if found := self.find(sealed.digest):
                 staging.drop()
                 return found
             match files.rename(staging.folder, target):
                 case "done":
-                    files.sync_folder(self._artifacts)
-                    return _artifact(digest, sealed, target)
+                    files.sync(self._artifacts)
+                    return replace(sealed, path=target / FILES)
                 case "taken":
-                    if self.find(digest) is None:
-                        self.set_aside(digest)
+                    if self.find(sealed.digest) is None:
+                        self._doom(target)
                 case "gone":
                     raise VolumeFailed("what was staged is not there any more", where=str(staging.folder), remedy="run again")
         raise VolumeFailed("the artifact can be neither read nor replaced", where=str(target), remedy="modelyard yard verify")
@@ -81,19 +65,10 @@ class Artifacts:
 
         Raises NoInput: there is none; Corrupt: its manifest is torn, or a file is missing or has another size.
         """
-        before = ""
-        while folder := self._locate(digest):
-            try:
-                return _read(digest, folder)
-            except Corrupt as error:
-                if str(error) == before:  # only what a second look confirms: gc may have taken it away under the first
-                    raise
-                before = str(error)
-        raise NoInput(
-            f"there is no artifact {digest}",
-            where=str(self._layout.root),
-            remedy="modelyard yard ls shows what there is; a run of the pipeline makes it again",
-        )
+        try:
+            return self._read(digest)
+        except Corrupt:  # only what a second look confirms: gc may have taken it away under the first
+            return self._read(digest)
 
     def find(self, digest: str) -> Artifact | None:
         """As `get`, None where the artifact is not there or not whole: what a commit of the same content then replaces."""
@@ -108,37 +83,24 @@ class Artifacts:
 
     def verify(self, digest: str) -> list[str]:
         """What is wrong with an artifact, every byte hashed again; empty: nothing. NoInput where there is none."""
-        found = before = [""]
-        while found:
-            before = found
-            try:
-                artifact = self.get(digest)
-            except Corrupt as error:
-                return [str(error)]
-            found = manifest.problems(artifact.path.parent, Manifest(artifact.kind, artifact.format, artifact.files), rehash=True)
-            if found == before:
-                break
-        return found
-
-    def set_aside(self, digest: str) -> None:
-        """Take a broken artifact out of artifacts/, so that the next run makes it again; gc deletes it."""
-        files.rename(self._layout.target("artifacts", check_digest(digest)), self._trash / f"{digest}.{secrets.token_hex(4)}")
+        try:
+            return manifest.problems(self.get(digest), rehash=True) and manifest.problems(self.get(digest), rehash=True)
+        except Corrupt as error:
+            return [str(error)]
 
     def discard(self, digest: str) -> bool:
         """Move an artifact to the trash, where its grace period begins; False where it is not there. gc decides which."""
-        folder = self._layout.target("artifacts", digest)
+        folder, trashed = self._layout.target("artifacts", digest), self._trash / digest
         if not files.touch(folder):
             return False
-        match files.rename(folder, self._trash / digest):
-            case "taken":  # made again while the first lay in the trash: one of the two is enough
-                self.delete(digest)
-                return files.rename(folder, self._trash / digest) == "done"
-            case outcome:
-                return outcome == "done"
+        if files.rename(folder, trashed) == "taken":  # made again while the first lay in the trash: one of the two is enough
+            self.delete(digest)
+            files.rename(folder, trashed)
+        return True
 
     def delete(self, digest: str) -> bool:
         """Delete an artifact that lies in the trash; False where somebody brought it back first."""
-        doomed = self._doomed(digest)
+        doomed = self._doom(self._layout.target("trash", digest))
         if doomed:
             files.remove_tree(doomed)
         return doomed is not None
@@ -147,41 +109,31 @@ class Artifacts:
         """All whole artifacts; `verify` over `digests` names the others."""
         return [found for digest in self.digests() if (found := self.find(digest))]
 
-    def _doomed(self, digest: str) -> Path | None:
-        """Give what lies in the trash a name by which nobody can bring it back: from then on it may be half deleted."""
-        doomed = self._layout.target("trash", f"{digest}.{secrets.token_hex(4)}")
-        return doomed if files.rename(self._trash / digest, doomed) == "done" else None
+    def _doom(self, folder: Path) -> Path | None:
+        """Give an artifact a name by which nobody can bring it back: from then on it may be half deleted."""
+        doomed = self._trash / f"{folder.name}.{secrets.token_hex(4)}"
+        return doomed if files.rename(folder, doomed) == "done" else None
 
-    def _locate(self, digest: str) -> Path | None:
+    def _read(self, digest: str) -> Artifact:
+        folder = self._locate(digest)
+        found = manifest.load(folder)
+        if found.digest != digest or found.kind == "checkpoint":
+            raise Corrupt("an artifact's manifest is not the one that it is named by", where=str(folder), remedy=_REMEDY)
+        if wrong := manifest.problems(found, rehash=False):
+            raise Corrupt("an artifact is not whole", where=str(folder), why="; ".join(wrong[:3]), remedy=_REMEDY)
+        return found
+
+    def _locate(self, digest: str) -> Path:
         folder, trashed = self._artifacts / check_digest(digest), self._trash / digest
-        for _ in range(_ROUNDS):
-            if files.status(folder):
-                return folder
-            if not files.status(trashed):
-                if files.status(folder):  # brought back by somebody else between the two looks
-                    return folder
-                return None
-            if not self._layout.write:
-                return trashed
-            try:
+        if self._layout.write and not files.status(folder):
+            with suppress(Failure):  # no right to bring it back: it can be read where it lies
                 if files.rename(trashed, folder) == "done":
-                    files.sync_folder(self._artifacts)
-            except Failure:
-                return trashed  # no right to bring it back: it can be read where it lies
-        return None
-
-
-def _read(digest: str, folder: Path) -> Artifact:
-    loaded = manifest.load(folder)
-    if loaded is None or loaded.digest != digest or loaded.kind == "checkpoint":
-        raise Corrupt("an artifact's manifest is not the one that it is named by", where=str(folder), remedy=_REMEDY)
-    if found := manifest.problems(folder, loaded, rehash=False):
-        raise Corrupt("an artifact is not whole", where=str(folder), why="; ".join(found[:3]), remedy=_REMEDY)
-    return _artifact(digest, loaded, folder)
-
-
-def _artifact(digest: str, loaded: Manifest, folder: Path) -> Artifact:
-    return Artifact(digest, cast(ArtifactKind, loaded.kind), loaded.format, folder / FILES, loaded.files)
+                    files.sync(self._artifacts)
+        for place in (folder, trashed, folder):  # again: somebody else may have brought it back between the two looks
+            if files.status(place):
+                return place
+        remedy = "modelyard yard ls shows what there is; a run of the pipeline makes it again"
+        raise NoInput(f"there is no artifact {digest}", where=str(self._layout.root), remedy=remedy)
 
 
 _REMEDY = "run the pipeline again with --force: the artifact is made again and replaces this one"

@@ -18,9 +18,9 @@ import os
 import secrets
 import signal
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -33,15 +33,12 @@ FILE_MODE = 0o664
 FOLDER_MODE = 0o2775
 """Modes of everything in a yard: one group shares it, and what is made in a folder gets the folder's group."""
 
-FAULT_VARIABLE = "MODELYARD_FAULT"
 MAX_READ = 64 * 2**20
 """Bytes of the largest file that is read whole (a manifest of 100,000 files is a third of it)."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: opening a planted FIFO must not wait for ever
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 # --- faults and failures ---------------------------------------------------------------------------------------------------------------------
@@ -66,20 +63,16 @@ def operation(name: str, path: Path) -> None:
 
 def failure(error: OSError, path: Path) -> Failure:
     """The row of the table that an error of the operating system belongs to."""
-    where, why = str(path), error.strerror or type(error).__name__
+    kind: type[Failure] = VolumeFailed
+    what, remedy = "the volume failed", "run again; if it stays, look at the volume"
     if error.errno in _FULL:
-        return NoSpace("the volume is full", where=where, why=why, remedy="make room (modelyard yard gc), or use a larger volume")
-    if error.errno == errno.EROFS:
-        return NoPermission("the volume is mounted read-only", where=where, why=why, remedy="mount it writable")
-    if error.errno in _DENIED:
-        group = os.getegid()
-        return NoPermission(
-            "the yard does not belong to this user's group",
-            where=where,
-            why=why,
-            remedy=f"where the volume lies: chgrp -R {group} YARD && chmod -R g+rwX YARD && find YARD -type d -exec chmod g+s {{}} +",
-        )
-    return VolumeFailed("the volume failed", where=where, why=why, remedy="run again; if it stays, look at the volume")
+        kind, what, remedy = NoSpace, "the volume is full", "make room (modelyard yard gc), or use a larger volume"
+    elif error.errno == errno.EROFS:
+        kind, what, remedy = NoPermission, "the volume is mounted read-only", "mount it writable"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        kind, what = NoPermission, "the yard does not belong to this user's group"
+        remedy = f"where the volume lies: chgrp -R {os.getegid()} YARD && chmod -R g+rwX YARD && find YARD -type d -exec chmod g+s {{}} +"
+    return kind(what, where=str(path), why=error.strerror or type(error).__name__, remedy=remedy)
 
 
 @contextmanager
@@ -101,22 +94,12 @@ def _door(name: str, path: Path) -> Iterator[None]:
 # --- folders ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def make_folder(path: Path) -> bool:
-    """Make one folder; False where something of that name is there."""
-    with _door("mkdir", path):
-        try:
-            os.mkdir(path, FOLDER_MODE)
-        except FileExistsError:
-            return False
-        os.chmod(path, FOLDER_MODE)  # mkdir heeds the umask, and ignores setgid
-        return True
-
-
 def make_folders(path: Path) -> None:
     """Make a folder and those above it that are missing."""
-    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
-    for folder in reversed(missing):
-        make_folder(folder)
+    for folder in reversed(list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))):
+        with _door("mkdir", folder), suppress(FileExistsError):
+            os.mkdir(folder, FOLDER_MODE)
+            os.chmod(folder, FOLDER_MODE)  # mkdir heeds the umask, and ignores setgid
 
 
 def names(folder: Path) -> list[str]:
@@ -128,37 +111,26 @@ def names(folder: Path) -> list[str]:
             return []
 
 
-Kind = Literal["file", "folder", "other"]
+def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below a folder, each folder before what is in it: relative path with `/`, and status.
 
-
-@dataclass(frozen=True)
-class Found:
-    """Something below a folder. path: relative, with `/`; modified: seconds, on the volume's clock."""
-
-    path: str
-    kind: Kind
-    size: int
-    modified: float
-
-
-def walk(folder: Path) -> Iterator[Found]:
-    """Everything below a folder, each folder before what is in it; links are "other" and not followed. What vanishes meanwhile is left out."""
+    Links are not followed; what vanishes meanwhile is left out.
+    """
     top = status(folder)
     pending = [""] if top and stat.S_ISDIR(top.st_mode) else []
     while pending:
-        relative = pending.pop()
-        with _door("walk", folder / relative):
+        prefix = pending.pop()
+        with _door("walk", folder / prefix):
             try:
-                entries = list(os.scandir(folder / relative))
+                entries = list(os.scandir(folder / prefix))
             except FileNotFoundError:
                 continue
         for entry in entries:
             with failures(Path(entry.path)), suppress(FileNotFoundError):
                 found = entry.stat(follow_symlinks=False)
-                path = f"{relative}/{entry.name}" if relative else entry.name
-                yield Found(path, _kind(found.st_mode), found.st_size, found.st_mtime)
+                yield prefix + entry.name, found
                 if stat.S_ISDIR(found.st_mode):
-                    pending.append(path)
+                    pending.append(f"{prefix}{entry.name}/")
 
 
 def remove_tree(path: Path) -> None:
@@ -167,37 +139,19 @@ def remove_tree(path: Path) -> None:
     A folder that fills again meanwhile stays, with no failure: NFS does so for a file that is open somewhere. gc comes again.
     """
     top = status(path)
-    for entry in reversed([Found("", _kind(top.st_mode), 0, 0), *walk(path)] if top else []):
-        remove_folder(path / entry.path) if entry.kind == "folder" else remove(path / entry.path)
+    for name, found in reversed([("", top), *walk(path)] if top else []):
+        with _door("remove", path / name), suppress(FileNotFoundError):
+            try:
+                os.rmdir(path / name) if stat.S_ISDIR(found.st_mode) else os.unlink(path / name)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
 
-def _kind(mode: int) -> Kind:
-    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
-
-
-def remove_folder(folder: Path) -> bool:
-    """Remove an empty folder; False where it is not empty or not there."""
-    with _door("rmdir", folder):
-        try:
-            os.rmdir(folder)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-                return False
-            raise
-        return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a file system that cannot sync a folder needs no such call."""
-    with _door("fsync", folder):
-        descriptor = os.open(folder, _FOLDER)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-        finally:
-            os.close(descriptor)
+def volume_time(folder: Path) -> float:
+    """Now, in seconds, by the clock of the volume itself: the time that a file made at this moment in `folder` gets."""
+    with _door("probe", folder), tempfile.TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------------
@@ -225,20 +179,20 @@ def create(path: Path, data: bytes) -> bool:
     """Make a file with these bytes and sync it; False where something of that name is there."""
     with _door("create", path):
         try:
-            _write_new(path, data, sync=True)
+            _write_new(path, data, durable=True)
         except FileExistsError:
             return False
         return True
 
 
-def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Put a file in place, or replace it, so that every reader sees the old bytes or the new ones.
 
-    sync: make it durable too; without, a crash of the machine may bring the old bytes back.
+    durable: synced too; without, a crash of the machine may bring the old bytes back.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _door("write", temporary):
-        _write_new(temporary, data, sync=sync)
+        _write_new(temporary, data, durable=durable)
     try:
         with _door("replace", path):
             os.replace(temporary, path)
@@ -246,11 +200,11 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
         with suppress(Failure):
             remove(temporary)
         raise
-    if sync:
-        sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
 
 
-def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
+def _write_new(path: Path, data: bytes, *, durable: bool) -> None:
     """All of it, or no file."""
     descriptor = os.open(path, _CREATE, FILE_MODE)
     try:
@@ -258,7 +212,7 @@ def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
             os.fchmod(descriptor, FILE_MODE)  # open heeds the umask
             file.write(data)
             file.flush()
-            if sync:
+            if durable:
                 os.fsync(descriptor)
     except OSError:
         with suppress(OSError):
@@ -266,24 +220,18 @@ def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
         raise
 
 
-def overwrite(path: Path, data: bytes) -> bool:
-    """Write these bytes over the beginning of a file that is there; False where it is not."""
-    with _door("overwrite", path):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        return True
-
-
-def append(path: Path, data: bytes) -> None:
-    """Add these bytes to the end of a file, in one write; the file is made where there is none."""
+def append(path: Path, data: bytes, *, new: bool = True) -> bool:
+    """Add these bytes to the end of a file, in one write. Where there is no file: make it, or (not `new`) give False."""
     with _door("append", path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if new else 0), FILE_MODE)
+        except FileNotFoundError:
+            if new:
+                raise
+            return False
         with os.fdopen(descriptor, "ab") as file:
             file.write(data)
+        return True
 
 
 def rename(source: Path, target: Path) -> Literal["done", "taken", "gone"]:
@@ -332,12 +280,6 @@ def touch(path: Path) -> bool:
         return True
 
 
-def set_mode(path: Path, mode: int) -> None:
-    """Set the mode of a file or folder; another user's (a file that was linked, not written) keeps the mode that it has."""
-    with _door("chmod", path), suppress(PermissionError):
-        os.chmod(path, mode)
-
-
 def sha256(path: Path) -> str:
     """Hex digest of a regular file's bytes."""
     with _door("hash", path), os.fdopen(os.open(path, _READ), "rb") as file:
@@ -364,27 +306,22 @@ def chunks(path: Path, size: int) -> Iterator[bytes]:
             yield chunk
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
+def sync(path: Path, mode: int | None = None) -> None:
+    """Make a file's bytes or the names in a folder durable, and its mode where one is given.
+
+    A file system that cannot sync a folder needs no such call.
+    """
     with _door("fsync", path):
         descriptor = os.open(path, _READ)
         try:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
-
-
-def volume_time(folder: Path) -> float:
-    """Now, in seconds, by the clock of the volume itself: the time that a file made at this moment in `folder` gets."""
-    probe = folder / f"time.{secrets.token_hex(4)}"
-    create(probe, b"")
-    try:
-        found = status(probe)
-    finally:
-        remove(probe)
-    if found is None:
-        raise VolumeFailed("a file vanished as it was made", where=str(probe), remedy="run again")
-    return found.st_mtime
 
 
 class NewFile(io.BufferedIOBase):
@@ -396,23 +333,18 @@ class NewFile(io.BufferedIOBase):
         Raises Refused: it is there, or a link or a file lies where a folder should.
         """
         self._path = root / path
+        self._hash = hashlib.sha256()
         with _door("create", self._path):
-            folder = os.open(root, _FOLDER)
             try:
-                for part in path.parts[:-1]:
+                for folder in reversed(self._path.parents[: len(path.parts) - 1]):
                     with suppress(FileExistsError):
-                        os.mkdir(part, FOLDER_MODE, dir_fd=folder)
-                    below = os.open(part, _FOLDER, dir_fd=folder)
-                    os.close(folder)
-                    folder = below
-                self._descriptor = os.open(path.name, _CREATE, FILE_MODE, dir_fd=folder)
+                        os.mkdir(folder, FOLDER_MODE)
+                    os.close(os.open(folder, _READ | os.O_DIRECTORY))
+                self._descriptor = os.open(self._path, _CREATE, FILE_MODE)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ELOOP, errno.ENOTDIR):
                     raise Refused(f"{str(path)!r} cannot be made", where=str(root), why="something else has its name") from error
                 raise
-            finally:
-                os.close(folder)
-        self._hash = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
@@ -442,4 +374,4 @@ class NewFile(io.BufferedIOBase):
 
 _fault: tuple[str, int] | None
 _count: Iterator[int]
-inject(os.environ.get(FAULT_VARIABLE, ""))
+inject(os.environ.get("MODELYARD_FAULT", ""))

@@ -6,7 +6,6 @@ leases stand on: rename of folders, O_EXCL, append, permissions. Not probed: tha
 
 from __future__ import annotations
 
-import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from modelyard.errors import Corrupt, Failure, NoInput, Usage, VolumeFailed
 from modelyard.yard import files
 
 MARKER = "yard.json"
-FORMAT = 1
+FORMAT = b'{"format": 1}\n'
 FOLDERS = ("artifacts", "actions", "refs", "runs", "checkpoints", "pins", "staging", "leases", "trash")
 
 
@@ -40,64 +39,54 @@ def open_layout(root: Path, write: bool) -> Layout:
     Raises NoInput: no yard is there to read; VolumeFailed: the volume cannot hold one; Corrupt: it was made by another version.
     """
     root = root.absolute()
-    data = files.read(root / MARKER)
-    if data is None:
-        if not write:
-            raise NoInput("there is no yard", where=str(root), remedy="name another with --yard; `modelyard run` and `modelyard yard put` make one")
-        files.make_folders(root)
+    marker = root / MARKER
+    found = files.read(marker)
+    if found is None and not write:
+        raise NoInput("there is no yard", where=str(root), remedy="name another with --yard; `modelyard run` and `modelyard yard put` make one")
+    if found is None:
         for folder in FOLDERS:
-            files.make_folder(root / folder)
+            files.make_folders(root / folder)
         _probe(root / "staging")
-        marker = root / "staging" / f"{MARKER}.{secrets.token_hex(4)}"
-        files.create(marker, json.dumps({"format": FORMAT}).encode() + b"\n")
-        files.rename(marker, root / MARKER)
-        files.sync_folder(root)
-        return Layout(root, write)
-    try:
-        found = json.loads(data)["format"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        found = None
-    if found != FORMAT:
-        raise Corrupt(
-            "this yard is not of a form that is known here",
-            where=str(root / MARKER),
-            why=f"format {found!r} instead of {FORMAT}",
-            remedy="use the version that made it",
-        )
+        staged = root / "staging" / f"{MARKER}.{secrets.token_hex(4)}"
+        files.create(staged, FORMAT)
+        files.rename(staged, marker)
+        files.sync(root)
+    elif found != FORMAT:
+        raise Corrupt("this yard is not of a form that is known here", where=str(marker), remedy="use the version that made it")
     return Layout(root, write)
 
 
 def _probe(staging: Path) -> None:
     """Raise VolumeFailed unless the volume does what a yard needs; leaves nothing behind."""
     folder = staging / f"probe.{secrets.token_hex(4)}"
-    source, target, file = folder / "a", folder / "b", folder / "a" / "file"
-    files.make_folder(folder)
     try:
-        files.make_folder(source)
-        if not files.create(file, b"1") or files.create(file, b"2"):
-            _refuse(staging, "O_EXCL does not keep a second writer out")
-        files.append(file, b"3")
-        if files.read(file) != b"13":
-            _refuse(staging, "what was appended to a file is not there")
-        for path, needed in ((file, 0o660), (source, 0o770)):
-            found = files.status(path)
-            if found is None or found.st_mode & needed != needed:
-                _refuse(staging, "the group cannot be given the right to write")
-        files.make_folder(target)
-        files.create(target / "file", b"")
-        if files.rename(source, target) != "taken":
-            _refuse(staging, "a folder that is not empty can be replaced by a rename")
-        if files.rename(source, folder / "c") != "done" or files.read(folder / "c" / "file") != b"13":
-            _refuse(staging, "a folder cannot be renamed in one step")
+        lacks = _lacks(folder)
     except VolumeFailed as error:
-        raise VolumeFailed(error.what, where=error.where, why=error.why, remedy=_OTHER_VOLUME) from error
+        lacks = error.why
     finally:
         with suppress(Failure):  # the probe's own failure says more
             files.remove_tree(folder)
+    if lacks:
+        remedy = "use a POSIX volume (a local disk, NFS, CephFS, Lustre); mounts of object stores lack what a yard needs"
+        raise VolumeFailed("the volume cannot hold a yard", where=str(staging.parent), why=lacks, remedy=remedy)
 
 
-def _refuse(staging: Path, why: str) -> None:
-    raise VolumeFailed("the volume cannot hold a yard", where=str(staging.parent), why=why)
-
-
-_OTHER_VOLUME = "use a POSIX volume (a local disk, NFS, CephFS, Lustre); mounts of object stores lack what a yard needs"
+def _lacks(folder: Path) -> str:
+    source, target, file = folder / "a", folder / "b", folder / "a" / "file"
+    files.make_folders(source)
+    if not files.create(file, b"1") or files.create(file, b"2"):
+        return "O_EXCL does not keep a second writer out"
+    files.append(file, b"3")
+    if files.read(file) != b"13":
+        return "what was appended to a file is not there"
+    for path, needed in ((file, 0o660), (source, 0o770)):
+        found = files.status(path)
+        if found is None or found.st_mode & needed != needed:
+            return "the group cannot be given the right to write"
+    files.make_folders(target)
+    files.create(target / "file", b"")
+    if files.rename(source, target) != "taken":
+        return "a folder that is not empty can be replaced by a rename"
+    if files.rename(source, folder / "c") != "done" or files.read(folder / "c" / "file") != b"13":
+        return "a folder cannot be renamed in one step"
+    return ""

@@ -16,7 +16,7 @@ import json
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,8 +37,6 @@ MAX_PATH = 1024
 Kind = Literal["model", "dataset", "metrics", "plan", "checkpoint"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -50,32 +48,37 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """The content of a sealed folder; `files` sorted by path."""
+class Artifact:
+    """A sealed folder. digest: sha256 of its manifest; path: the folder of its files; files: sorted by path."""
 
+    digest: Digest
     kind: Kind
     format: str | None
+    path: Path
     files: tuple[FileEntry, ...]
 
-    def encode(self) -> bytes:
-        """The bytes of manifest.json."""
-        return canonical({"kind": self.kind, "format": self.format, "files": [vars(entry) for entry in self.files]})
-
     @property
-    def digest(self) -> str:
-        """Hex sha256 of manifest.json."""
-        return hashlib.sha256(self.encode()).hexdigest()
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
 
 
 def is_digest(text: str) -> bool:
     """Whether the text is 64 hex digits."""
-    return bool(_DIGEST.fullmatch(text))
+    return bool(re.fullmatch(r"[0-9a-f]{64}", text))
 
 
 def check_digest(text: str) -> str:
     """`text` if it is a digest or a key (64 hex digits) and may enter a path; Usage otherwise."""
     if not is_digest(text):
         raise Usage(f"{text!r} is no digest", why="64 hex digits are expected", remedy="modelyard yard ls shows the digests")
+    return text
+
+
+def check_name(text: str, what: str) -> str:
+    """`text` if it may be one component of a path in the yard; Usage otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text):
+        raise Usage(f"{what} {text!r} is not allowed", why="letters, digits, '.', '_' and '-', no dot first, at most 200", remedy="correct it")
     return text
 
 
@@ -105,61 +108,56 @@ def check_paths(paths: Iterable[str], where: str = "") -> list[str]:
     return checked
 
 
-def seal(folder: Path, kind: Kind, form: str | None, known: Mapping[str, str]) -> Manifest:
+def seal(folder: Path, kind: Kind, form: str | None, known: Mapping[str, str]) -> Artifact:
     """Make folder/files durable under a manifest: check names, hash, set modes, sync; the folder may be renamed into place then.
 
     known: sha256 by path, of files that were hashed as they were written; the rest is read here.
     Raises Refused: a link, a device or an unsafe name is among the files; Corrupt: a known file is not there.
     """
     content = folder / FILES
-    found = list(files.walk(content))
-    for entry in found:
-        if entry.kind == "other":
-            raise Refused(f"{entry.path!r} is no regular file", where=str(content), why="links, pipes and devices are not taken into a yard")
-    sizes = {entry.path: entry.size for entry in found if entry.kind == "file"}
+    sizes, folders = dict[str, int](), [folder, content]
+    for path, found in files.walk(content):
+        if stat.S_ISDIR(found.st_mode):
+            folders.append(content / path)
+        elif stat.S_ISREG(found.st_mode):
+            sizes[path] = found.st_size
+        else:
+            raise Refused(f"{path!r} is no regular file", where=str(content), why="links, pipes and devices are not taken into a yard")
     check_paths(sizes, str(content))
     if missing := known.keys() - sizes.keys():
         raise Corrupt(f"{min(missing)!r} is not there any more", where=str(content), remedy="run again")
     entries = []
     for path in sorted(sizes):
-        files.set_mode(content / path, files.FILE_MODE)
+        files.sync(content / path, files.FILE_MODE)
         digest = check_digest(known[path]) if path in known else files.sha256(content / path)
-        files.sync_file(content / path)
         entries.append(FileEntry(path, sizes[path], digest))
-    manifest = Manifest(kind, form, tuple(entries))
-    files.write_atomic(folder / MANIFEST, manifest.encode())
-    for subfolder in [content / entry.path for entry in reversed(found) if entry.kind == "folder"] + [content, folder]:
-        files.set_mode(subfolder, files.FOLDER_MODE)
-        files.sync_folder(subfolder)
-    return manifest
+    data = _encode(kind, form, entries)
+    files.write_atomic(folder / MANIFEST, data)
+    for subfolder in reversed(folders):
+        files.sync(subfolder, files.FOLDER_MODE)
+    return Artifact(hashlib.sha256(data).hexdigest(), kind, form, content, tuple(entries))
 
 
-def load(folder: Path) -> Manifest | None:
-    """The manifest of a sealed folder, None where there is none.
-
-    Raises Corrupt: it is torn, or no manifest of ours.
-    """
+def load(folder: Path) -> Artifact:
+    """What the manifest of a sealed folder says. Raises Corrupt: there is none, it is torn, or not ours."""
     path = folder / MANIFEST
-    data = files.read(path)
-    if data is None:
-        return None
+    data = files.read(path) or b""
     try:
-        manifest = _ADAPTER.validate_python(json.loads(data))
-        check_paths(entry.path for entry in manifest.files)
-        canonical_form = manifest.encode() == data
-    except (ValueError, RecursionError, Refused, BadData) as error:
-        raise Corrupt("the manifest is torn or not ours", where=str(path), remedy=_REMEDY) from error
-    if not canonical_form:
-        raise Corrupt("the manifest is not ours", where=str(path), why="it is not in canonical form", remedy=_REMEDY)
-    return manifest
+        fields = {**json.loads(data), "digest": hashlib.sha256(data).hexdigest(), "path": folder / FILES}
+        loaded = _ADAPTER.validate_python(fields)
+        check_paths(entry.path for entry in loaded.files)
+        if _encode(loaded.kind, loaded.format, loaded.files) == data:
+            return loaded
+    except (ValueError, TypeError, RecursionError, Refused, BadData):
+        pass
+    raise Corrupt("the manifest is missing, torn or not ours", where=str(path), remedy="modelyard yard verify, then run again")
 
 
-def problems(folder: Path, manifest: Manifest, *, rehash: bool) -> list[str]:
-    """What of the folder does not match its manifest, empty when all does: sizes, and with `rehash` every byte and what is there beside."""
+def problems(sealed: Artifact, *, rehash: bool) -> list[str]:
+    """What does not match the manifest, empty when all does: sizes, and with `rehash` every byte and what is there beside."""
     found = []
-    for entry in manifest.files:
-        path = folder / FILES / entry.path
-        status = files.status(path)
+    for entry in sealed.files:
+        status = files.status(sealed.path / entry.path)
         if status is None:
             found.append(f"{entry.path}: missing")
         elif not stat.S_ISREG(status.st_mode):
@@ -168,14 +166,18 @@ def problems(folder: Path, manifest: Manifest, *, rehash: bool) -> list[str]:
             found.append(f"{entry.path}: {status.st_size} bytes instead of {entry.size}")
         elif rehash:
             try:
-                if (digest := files.sha256(path)) != entry.sha256:
+                if (digest := files.sha256(sealed.path / entry.path)) != entry.sha256:
                     found.append(f"{entry.path}: sha256 {digest} instead of {entry.sha256}")
             except VolumeFailed as error:
                 found.append(f"{entry.path}: {error.why}")
     if rehash:
-        listed = {entry.path for entry in manifest.files}
-        found += [f"{entry.path}: not in the manifest" for entry in files.walk(folder / FILES) if entry.kind != "folder" and entry.path not in listed]
+        listed = {entry.path for entry in sealed.files}
+        found += [f"{path}: not in the manifest" for path, entry in files.walk(sealed.path) if path not in listed and not stat.S_ISDIR(entry.st_mode)]
     return found
+
+
+def _encode(kind: Kind, form: str | None, entries: Sequence[FileEntry]) -> bytes:
+    return canonical({"kind": kind, "format": form, "files": [vars(entry) for entry in entries]})
 
 
 def _unsafe(path: str) -> str:
@@ -193,5 +195,4 @@ def _unsafe(path: str) -> str:
     return ""
 
 
-_REMEDY = "modelyard yard verify, then run again"
-_ADAPTER = TypeAdapter(Manifest)
+_ADAPTER = TypeAdapter(Artifact)

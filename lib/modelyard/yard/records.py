@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from modelyard.errors import Corrupt
 from modelyard.yard import files
-
-SUFFIX = ".json"
+from modelyard.yard.layout import Layout
 
 
 class Record(BaseModel):
@@ -38,15 +37,42 @@ def load(path: Path, model: type[AnyRecord]) -> AnyRecord | None:
         raise Corrupt(f"this {model.__name__.lower()} is torn or not ours", where=str(path), remedy="remove the file, then run again") from error
 
 
-def store(path: Path, record: Record) -> None:
-    """Put a record in place."""
+def store(path: Path, record: BaseModel, *, durable: bool = True) -> None:
+    """Put a record in place. durable: as for `files.write_atomic`."""
     files.make_folders(path.parent)
-    files.write_atomic(path, json.dumps(record.model_dump(mode="json"), indent=1).encode() + b"\n")  # ASCII: holds any text, half a surrogate too
+    files.write_atomic(path, encode(record), durable=durable)
 
 
-def stems(folder: Path) -> list[str]:
-    """Names of the records in a folder, without their suffix."""
-    return [name.removesuffix(SUFFIX) for name in files.names(folder) if name.endswith(SUFFIX)]
+def encode(record: BaseModel) -> bytes:
+    """The bytes of a record's file: ASCII, which holds any text, half a surrogate too."""
+    return json.dumps(record.model_dump(mode="json"), indent=1).encode() + b"\n"
+
+
+class Table(Generic[AnyRecord]):
+    """The records of one model in a folder of a yard, by name; who calls has checked the name."""
+
+    def __init__(self, layout: Layout, folder: str, model: type[AnyRecord]) -> None:
+        """folder: below the yard's root."""
+        self._layout = layout
+        self._parts = folder.split("/")
+        self._model = model
+
+    def get(self, name: str) -> AnyRecord | None:
+        """The record of that name, None where there is none. Raises Corrupt: its file is torn or foreign."""
+        return load(self._layout.root.joinpath(*self._parts, f"{name}.json"), self._model)
+
+    def put(self, name: str, record: AnyRecord) -> None:
+        """Put a record in place."""
+        store(self.target(name), record)
+
+    def target(self, name: str) -> Path:
+        """The file of a record that is about to be changed."""
+        return self._layout.target(*self._parts, f"{name}.json")
+
+    def all(self) -> dict[str, AnyRecord]:
+        """All records by name, sorted."""
+        names = [name.removesuffix(".json") for name in files.names(self._layout.root.joinpath(*self._parts)) if name.endswith(".json")]
+        return {name: record for name in names if (record := self.get(name))}
 
 
 def utc_now() -> str:

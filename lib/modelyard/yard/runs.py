@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -23,6 +22,7 @@ from modelyard.order import Order, Outcome
 from modelyard.spec import canonical
 from modelyard.yard import files, records
 from modelyard.yard.layout import Layout
+from modelyard.yard.staging import Staging
 
 LIVE_WINDOW = 10.0
 """Seconds after which a heartbeat that stood still belongs to a crashed driver."""
@@ -121,7 +121,7 @@ class Attempt:
     def write_order(self, order: Order) -> Path:
         """Keep what the attempt is told to do; where."""
         path = self.path / "order.json"
-        files.write_atomic(path, order.model_dump_json(indent=1).encode() + b"\n", sync=False)
+        records.store(path, order, durable=False)
         return path
 
     def outcome(self) -> Outcome | None:
@@ -130,7 +130,7 @@ class Attempt:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Say how the attempt ended."""
-        files.write_atomic(self.path / "outcome.json", outcome.model_dump_json(indent=1).encode() + b"\n")
+        records.store(self.path / "outcome.json", outcome)
 
     def ended(self) -> str:
         """How it ended, in words."""
@@ -143,7 +143,7 @@ class Attempt:
 
     def write_progress(self, progress: Progress) -> None:
         """Say how far it is."""
-        files.write_atomic(self.path / "progress.json", progress.model_dump_json().encode() + b"\n", sync=False)
+        records.store(self.path / "progress.json", progress, durable=False)
 
     def add_log(self, line: bytes) -> None:
         """Add a line to the log."""
@@ -180,10 +180,7 @@ class Run:
 
     def spec(self) -> dict[str, Any]:
         """`pipeline`: with every default; `resolved`: step -> what its ref stands for."""
-        spec = records.load(self.path / "spec.json", _Spec)
-        if spec is None:
-            raise Corrupt("this run has no spec", where=str(self.path), remedy="remove the folder")
-        return spec.model_dump()
+        return self._load("spec.json", _Spec).model_dump()
 
     def write_spec(self, spec: dict[str, Any]) -> None:
         """Keep the spec, once refs are resolved."""
@@ -191,18 +188,15 @@ class Run:
 
     def status(self) -> RunStatus:
         """The run as it stands."""
-        status = records.load(self.path / "status.json", RunStatus)
-        if status is None:
-            raise Corrupt("this run has no status", where=str(self.path), remedy="remove the folder")
-        return status
+        return self._load("status.json", RunStatus)
 
     def write_status(self, status: RunStatus) -> None:
         """Say how the run stands."""
-        files.write_atomic(self._target("status.json"), status.model_dump_json(indent=1).encode() + b"\n", sync=status.state is not RunState.RUNNING)
+        records.store(self._target("status.json"), status, durable=status.state is not RunState.RUNNING)
 
     def beat(self, count: int) -> None:
         """Move the heartbeat."""
-        files.write_atomic(self._target("heartbeat"), str(count).encode(), sync=False)
+        files.write_atomic(self._target("heartbeat"), str(count).encode(), durable=False)
 
     def heartbeat(self) -> bytes:
         """The heartbeat as it stands; it means something only compared with itself a moment later."""
@@ -229,7 +223,7 @@ class Run:
 
     def attempts(self, step: str) -> list[Attempt]:
         """The attempts at a step, in order."""
-        return [Attempt(self, step, number) for number in sorted(int(name) for name in files.names(self.path / "steps" / step) if name.isdigit())]
+        return [self.attempt(step, number) for number in sorted(int(name) for name in files.names(self.path / "steps" / step) if name.isdecimal())]
 
     def attempt(self, step: str, number: int) -> Attempt:
         """One of them."""
@@ -237,14 +231,18 @@ class Run:
 
     def new_attempt(self, step: str) -> Attempt:
         """The next attempt at a step, with its folder."""
-        attempts = self.attempts(step)
-        attempt = Attempt(self, step, attempts[-1].number + 1 if attempts else 1)
-        files.make_folders(self._target("steps", step))
-        files.make_folder(attempt.path)
+        attempt = self.attempt(step, max((attempt.number for attempt in self.attempts(step)), default=0) + 1)
+        files.make_folders(self._target("steps", step, str(attempt.number)))
         return attempt
 
     def _target(self, *parts: str) -> Path:
         return self._layout.target("runs", self.id, *parts)
+
+    def _load(self, name: str, model: type[records.AnyRecord]) -> records.AnyRecord:
+        record = records.load(self.path / name, model)
+        if record is None:
+            raise Corrupt(f"this run has no {name}", where=str(self.path), remedy="remove the folder")
+        return record
 
 
 class Runs:
@@ -256,29 +254,24 @@ class Runs:
 
     def create(self, run_id: str, spec: dict[str, Any], status: RunStatus) -> Run | None:
         """A new run with its first spec and status; None when there is one of that name: whoever made it is its driver."""
-        staged = self._layout.target("staging", f"{run_id}.{secrets.token_hex(4)}")
-        files.make_folder(staged)
-        files.create(staged / "spec.json", canonical(spec))
-        files.create(staged / "status.json", status.model_dump_json(indent=1).encode())
-        files.create(staged / "heartbeat", b"0")
-        if files.rename(staged, self._root / run_id) == "done":
-            files.sync_folder(self._root)
-            return Run(self._layout, run_id)
-        files.remove_tree(staged)
-        return None
+        with Staging(self._layout, run_id) as staged:
+            files.create(staged.files / "spec.json", canonical(spec))
+            files.create(staged.files / "status.json", records.encode(status))
+            files.create(staged.files / "heartbeat", b"0")
+            if files.rename(staged.files, self._root / run_id) != "done":
+                return None
+        files.sync(self._root)
+        return Run(self._layout, run_id)
 
     def list(self) -> Sequence[Run]:
         """All runs, the newest first (by the volume's time of the folder's making, then by name)."""
-        found = []
-        for name in files.names(self._root):
-            status = files.status(self._root / name / "spec.json") if _RUN_ID.fullmatch(name) else None
-            if status is not None:
-                found.append((status.st_mtime_ns, name))
-        return [Run(self._layout, name) for _, name in sorted(found, reverse=True)]
+        made = {name: files.status(self._root / name / "spec.json") for name in self._names()}
+        found = sorted(((status.st_mtime_ns, name) for name, status in made.items() if status), reverse=True)
+        return [Run(self._layout, name) for _, name in found]
 
     def get(self, run_id: str) -> Run:
         """The run of that name, or the only one whose name starts so. Raises NoInput."""
-        names = [name for name in files.names(self._root) if _RUN_ID.fullmatch(name)]
+        names = self._names()
         matching = [run_id] if run_id in names else [name for name in names if run_id and name.startswith(run_id)]
         if len(matching) == 1:
             return Run(self._layout, matching[0])
@@ -288,17 +281,14 @@ class Runs:
 
     def latest(self) -> Run:
         """The newest run. Raises NoInput when there is none."""
-        runs = self.list()
-        if not runs:
-            raise NoInput("there is no run yet", where=str(self._root), remedy="modelyard run FILE")
-        return runs[0]
+        for run in self.list():
+            return run
+        raise NoInput("there is no run yet", where=str(self._root), remedy="modelyard run FILE")
 
     def named(self, prefix: str) -> Sequence[Run]:
         """The runs `<prefix>-r1`, `<prefix>-r2`, … in that order."""
-        numbers = [
-            int(name[len(prefix) + 2 :]) for name in files.names(self._root) if name.startswith(f"{prefix}-r") and name[len(prefix) + 2 :].isdigit()
-        ]
-        return [Run(self._layout, f"{prefix}-r{number}") for number in sorted(numbers)]
+        matches = (re.fullmatch(re.escape(prefix) + r"-r(\d+)", name) for name in self._names())
+        return [Run(self._layout, match[0]) for match in sorted(filter(None, matches), key=lambda match: int(match[1]))]
 
     def live_digests(self) -> Iterator[str]:
         """Artifacts that a run which may still be driven has made or been given."""
@@ -307,3 +297,6 @@ class Runs:
             beat = files.status(run.path / "heartbeat")
             if beat is not None and beat.st_mtime >= oldest and (status := run.status()).state is RunState.RUNNING:
                 yield from (step.artifact for step in status.steps.values() if step.artifact)
+
+    def _names(self) -> Sequence[str]:
+        return [name for name in files.names(self._root) if _RUN_ID.fullmatch(name)]

@@ -7,19 +7,16 @@ What a killed attempt leaves here is swept by gc; nobody ever takes over another
 
 from __future__ import annotations
 
-import re
 import secrets
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from modelyard.errors import Failure, Usage
+from modelyard.errors import Failure
 from modelyard.yard import files
 from modelyard.yard.layout import Layout
-from modelyard.yard.manifest import FILES, check_paths
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+from modelyard.yard.manifest import FILES, check_name, check_paths
 
 
 class Staging:
@@ -31,11 +28,9 @@ class Staging:
         self.files: Path = self.folder / FILES
         self._written: dict[str, files.NewFile] = {}
         try:
-            files.make_folder(self.folder)
-            files.make_folder(self.files)
+            files.make_folders(self.files)
         except Failure:
-            with suppress(Failure):
-                self.drop()
+            self.drop()
             raise
 
     @property
@@ -57,22 +52,12 @@ class Staging:
         files.touch(self.folder)
 
     def drop(self) -> None:
-        """Remove the folder with all that is in it; after a commit there is nothing left to remove."""
-        files.remove_tree(self.folder)
+        """Remove the folder with all that is in it; after a commit there is nothing left to remove. What resists is left to gc."""
+        with suppress(Failure):
+            files.remove_tree(self.folder)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.drop()
-        else:
-            with suppress(Failure):  # the first failure says more; gc sweeps the rest
-                self.drop()
-
-
-def check_name(text: str, what: str) -> str:
-    """`text` if it may be one component of a path in the yard; Usage otherwise."""
-    if not _NAME.fullmatch(text):
-        raise Usage(f"{what} {text!r} is not allowed", why="letters, digits, '.', '_' and '-', no dot first, at most 200", remedy="correct it")
-    return text
+        self.drop()

@@ -83,7 +83,7 @@ def test_a_missing_repository_names_its_neighbours(root):
 def test_the_other_kind_is_named(root):
     with pytest.raises(NoInput) as caught:
         resolve(root, refs.parse("modelscope://owner/movies"))
-    assert caught.value.remedy == "write modelscope://datasets/owner/movies"
+    assert "modelscope://datasets/owner/movies" in caught.value.remedy
 
 
 def test_a_model_owner_called_datasets_does_not_reach_the_data_sets(root):
@@ -141,10 +141,16 @@ def test_sha256sums_that_cannot_be_used_are_refused(root, text):
         resolve(root)
 
 
-@pytest.mark.parametrize("name", ["absent.bin", "../bart/config.json", "/etc/passwd"])
-def test_sha256sums_that_name_what_is_not_there_say_that_the_copy_is_not_whole(root, name):
-    (root / "owner/bert/SHA256SUMS").write_text(f"{'a' * 64}  {name}\n")
+def test_sha256sums_that_name_what_is_not_there_say_that_the_copy_is_not_whole(root):
+    (root / "owner/bert/SHA256SUMS").write_text(f"{'a' * 64}  absent.bin\n")
     with pytest.raises(Corrupt, match="not there"):
+        resolve(root)
+
+
+@pytest.mark.parametrize("name", ["../bart/config.json", "/etc/passwd", "a\\b"])
+def test_sha256sums_that_name_what_no_repository_may_hold_are_refused(root, name):
+    (root / "owner/bert/SHA256SUMS").write_text(f"{'a' * 64}  {name}\n")
+    with pytest.raises(Refused, match="not allowed"):
         resolve(root)
 
 
@@ -209,7 +215,7 @@ def test_a_file_that_is_written_while_it_is_read_is_corrupt(root):
     chunks = hubs.reader(listing, settings(root)).read(listing, listing.files[1])
     assert next(chunks) == b"weights"
     os.utime(path, ns=(1, 1))
-    with pytest.raises(Corrupt, match="written to"):
+    with pytest.raises(Corrupt, match="changed"):
         list(chunks)
 
 

@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def yard(tmp_path: Path, clock: Clock) -> Yard:
-    return Yard.open(tmp_path / "yard", write=True, now=lambda: "2026-01-01T00:00:00+00:00", clock=clock)
+    return Yard.open(tmp_path / "yard", write=True, clock=clock)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,19 +78,6 @@ def test_whole_prefers_ones_own(yard: Yard) -> None:
     found = mine.whole("file-0")
     assert found
     assert (found / "state.json").read_bytes() == b"mine, again"
-
-
-def test_known_hashes_come_from_fill(yard: Yard) -> None:
-    checkpoints = yard.checkpoints(KEY, "run.fetch.1")
-
-    def fill(folder: Path) -> dict[str, str]:
-        (folder / "part").write_bytes(b"123")
-        return {"part": hashlib.sha256(b"123").hexdigest()}
-
-    assert (checkpoints.save("part-0", fill) / "part").read_bytes() == b"123"
-    assert checkpoints.whole("part-0")
-    checkpoints.save("part-1", lambda folder: {**fill(folder), "part": "0" * 64})
-    assert checkpoints.whole("part-1") is None
 
 
 def test_a_checkpoint_that_fails_leaves_nothing(yard: Yard) -> None:

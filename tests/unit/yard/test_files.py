@@ -113,14 +113,14 @@ def test_a_fault_comes_by_the_environment(yard: Yard) -> None:
 def test_readers_see_old_or_new(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for number in range(3):
-        files.write_atomic(path, b"%d" % number, sync=False)
+        files.write_atomic(path, b"%d" % number, durable=False)
         assert files.read(path) == b"%d" % number
     assert files.create(path, b"x") is False
     assert files.read(path) == b"2"
-    files.append(path, b"3")
-    assert files.overwrite(path, b"9")
-    assert files.read(path) == b"93"
-    assert files.overwrite(tmp_path / "none", b"9") is False
+    assert files.append(path, b"3")
+    assert files.append(path, b"9", new=False)
+    assert files.read(path) == b"239"
+    assert files.append(tmp_path / "none", b"9", new=False) is False
     assert files.read(tmp_path / "none") is None
     assert files.read(path / "below") is None
     assert os.listdir(tmp_path) == ["file"]
