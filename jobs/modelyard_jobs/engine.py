@@ -1,0 +1,165 @@
+"""A classifier over many texts: windows of rows, in batches of like length, in the order in which they came.
+
+`parts` is what evaluate and infer share. A window is a fixed range of rows and is kept as a checkpoint when it is done, so that the next attempt,
+of whichever run, computes only what is missing. Memory holds one window, whatever the number of rows.
+Batches follow from a window's rows alone: equal input gives equal output on one device kind, with the same versions and threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modelyard.errors import DeviceOom
+from modelyard_jobs import batching
+from modelyard_jobs.context import Context
+from modelyard_jobs.tasks import text_classification as task
+
+PART = "part.npz"
+WINDOW = 4096
+CPU_BUDGET = 2048  # measured with a BERT of 6 layers, 384 wide, one thread: 1024 to 4096 alike, 8192 a tenth slower
+DEVICE_BUDGET = 16384
+TIMED = 16
+"""Rows that are run one by one for the latency."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One window, in the order of its rows.
+
+    rows: their numbers in the split. probabilities: (rows, labels) float32, zeros where there is a fault. truncated: tokens were cut off.
+    faults: why a row was not classified, "" where it was.
+    """
+
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+    faults: NDArray[np.str_]
+
+
+class Engine:
+    """A model on its device; counts what it does."""
+
+    def __init__(self, context: Context, token_budget: int | None) -> None:
+        """Load the step's model, with the choices written down.
+
+        token_budget: padded tokens of a batch, halved when the device has no room for them; None: what suits the device.
+        """
+        model, self.tokenizer = task.load(context.inputs["model"], None, torch.float32)
+        context.decide("dtype", "float32", "labels and probabilities are those of the weights as they are stored, on every device")
+        self.model, self.device = model.to(context.device), context.device
+        self.labels = task.model_labels(model)
+        wanted = context.settings.max_length
+        self.max_length = task.length_limit(model, self.tokenizer, wanted)
+        if self.max_length < wanted:
+            reason = f"the model has positions for {self.max_length} tokens, fewer than the {wanted} asked for"
+            context.decide("max_length", self.max_length, reason)
+        self.token_budget = token_budget or (CPU_BUDGET if self.device == "cpu" else DEVICE_BUDGET)
+        if token_budget is None:
+            reason = f"padded tokens of a batch on {self.device}: more no longer fit its caches, or bring no speed"
+            context.decide("token_budget", self.token_budget, reason)
+        self._rows = self._tokens = self._slots = 0
+        self._seconds = 0.0
+
+    def classify(self, texts: Sequence[str], tick: Callable[[int], None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(probabilities (texts, labels), truncated); tick: called after each batch with the number of texts done so far, may raise."""
+        begun, done = time.perf_counter(), 0
+        encoded = task.encode(self.tokenizer, texts, self.max_length)
+        probabilities = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for batch in batching.plan([len(ids) for ids in encoded.ids], self.token_budget):
+            probabilities[batch] = self._probabilities([encoded.ids[place] for place in batch])
+            done += len(batch)
+            tick(done)
+        self._seconds += time.perf_counter() - begun
+        self._rows += len(texts)
+        return probabilities, np.array(encoded.truncated, dtype=np.bool_)
+
+    def speed(self) -> dict[str, Any]:
+        """What was computed so far, and how fast; padding: share of the computed tokens that were padding."""
+        seconds, slots = self._seconds or 1.0, self._slots or 1
+        return {
+            "rows": self._rows,
+            "tokens": self._tokens,
+            "token_budget": self.token_budget,
+            "seconds": round(self._seconds, 3),
+            "rows_per_second": round(self._rows / seconds, 2),
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "padding": round(1 - self._tokens / slots, 4),
+        }
+
+    def latency(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Milliseconds of a text that comes alone, from string to label: p50 and p95, after one to warm up. Adds to the speed's tokens."""
+        timed = []
+        for text in [*texts[:1], *texts]:
+            begun = time.perf_counter()
+            self._probabilities(task.encode(self.tokenizer, [text], self.max_length).ids)
+            timed.append((time.perf_counter() - begun) * 1000)
+        p50, p95 = np.quantile(timed[1:], [0.5, 0.95])
+        return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "n": len(texts), "unit": "ms per row, one at a time"}
+
+    def _probabilities(self, encodings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        try:
+            with torch.inference_mode():
+                tensors = {name: tensor.to(self.device) for name, tensor in task.collate(self.tokenizer, encodings).items()}
+                found: NDArray[np.float32] = self.model(**tensors).logits.cpu().double().softmax(-1).float().numpy()
+            self._tokens += sum(map(len, encodings))
+            self._slots += len(encodings) * max(map(len, encodings))
+            return found
+        except torch.OutOfMemoryError as error:
+            if len(encodings) == 1:
+                what, remedy = f"one row of {len(encodings[0])} tokens does not fit on the device", "a lower max_length, or a larger device"
+                raise DeviceOom(what, why=str(error).splitlines()[0], remedy=remedy) from error
+        # Outside of the handler: the exception's traceback holds the tensors that are to be freed.
+        torch.cuda.empty_cache()
+        half = len(encodings) // 2
+        self.token_budget = max(1, self.token_budget // 2)
+        return np.concatenate([self._probabilities(encodings[:half]), self._probabilities(encodings[half:])])
+
+
+def parts(context: Context, engine: Engine, dataset: Any, column: str, rows: NDArray[np.int64]) -> Iterator[Part]:
+    """The rows in windows of 4096, each from its checkpoint or computed and kept; Yielded between batches once the step was asked to stop."""
+    texts_of = dataset.select_columns([column]).with_format("arrow")
+    start = resumed = 0
+
+    def tick(done: int) -> None:
+        context.stop.check()
+        context.progress(start + done, len(rows), "rows")
+
+    with context.stop.polled():
+        for number, start in enumerate(range(0, len(rows), WINDOW)):
+            window, name = rows[start : start + WINDOW], f"part-{number:06d}"
+            if saved := context.checkpoints.whole(name):
+                with np.load(saved / PART, allow_pickle=False) as kept:
+                    part = Part(**kept)
+                resumed += 1
+            else:
+                context.stop.check()
+                part = _compute(engine, texts_of[window][column].to_pylist(), window, tick)
+                context.checkpoints.save(name, partial(_save, part))
+            context.progress(start + len(window), len(rows), "rows")
+            yield part
+    if resumed:
+        context.log.info("resumed", parts=resumed, window=WINDOW)
+
+
+def _compute(engine: Engine, texts: list[Any], window: NDArray[np.int64], tick: Callable[[int], None]) -> Part:
+    faults = np.array([task.fault(text) or "" for text in texts], dtype=object)
+    good = np.flatnonzero(faults == "")
+    probabilities = np.zeros((len(texts), len(engine.labels)), dtype=np.float32)
+    truncated = np.zeros(len(texts), dtype=np.bool_)
+    probabilities[good], truncated[good] = engine.classify([texts[place] for place in good], tick)
+    broken = ~np.isfinite(probabilities).all(1)
+    probabilities[broken], faults[broken] = 0, "the model gave no number"
+    return Part(window, probabilities, truncated, faults.astype(np.str_))
+
+
+def _save(part: Part, folder: Path) -> None:
+    np.savez(folder / PART, **vars(part))

@@ -1,0 +1,119 @@
+"""What a classifier is worth, in numbers with their 95 % intervals. Pure numpy; knows no model and no file.
+
+A proportion (accuracy, a class's precision and recall) has the Wilson interval; what is no proportion of rows (F1, averages over classes) has the
+percentile interval of a bootstrap by rows. Resampling rows with replacement and counting them is one multinomial draw over the cells of the
+confusion matrix, so the rows themselves are not needed.
+A quotient without a denominator is 0, and averages run over the classes that occur, as true or as predicted: scikit-learn's conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+Z = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value with its 95 % interval; n: the rows that it is a statement about."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    interval: Literal["wilson", "bootstrap"]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class. support: rows that have the label; predicted: rows that got it."""
+
+    label: str
+    support: int
+    predicted: int
+    precision: Metric
+    recall: Metric
+    f1: Metric
+
+
+@dataclass(frozen=True)
+class Classification:
+    """All there is to say about predicted against true labels. confusion[i][j]: rows of true label i that got label j."""
+
+    metrics: dict[str, Metric]
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    baseline: dict[str, Any]
+
+
+def confusion(true: Counts, predicted: Counts, classes: int) -> Counts:
+    """Counts of shape (classes, classes), rows true, columns predicted."""
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def classification(counts: Counts, labels: Sequence[str], seed: int) -> Classification:
+    """Metrics of a confusion matrix: accuracy, precision, recall and F1 of each class, macro and weighted, and the majority class as baseline."""
+    n = int(counts.sum())
+    right, support, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    occurs = (support + predicted) > 0
+    point = _scores(counts, occurs)
+    # All draws beside each other would not fit for a thousand classes.
+    rng = np.random.default_rng(seed)
+    drawn = [_scores(rng.multinomial(n, counts.ravel() / n).reshape(counts.shape), occurs) for _ in range(DRAWS)]
+    bounds = {name: np.quantile([scores[name] for scores in drawn], [0.025, 0.975], axis=0) for name in point}
+
+    def bootstrapped(name: str, place: Any = ()) -> Metric:
+        low, high = bounds[name]
+        return Metric(float(point[name][place]), float(low[place]), float(high[place]), n, "bootstrap")
+
+    metrics = {"accuracy": wilson(int(right.sum()), n)} | {name: bootstrapped(name) for name in point if name != "f1"}
+    classes = tuple(
+        ClassScores(
+            label,
+            int(support[place]),
+            int(predicted[place]),
+            precision=wilson(int(right[place]), int(predicted[place])),
+            recall=wilson(int(right[place]), int(support[place])),
+            f1=bootstrapped("f1", place),
+        )
+        for place, label in enumerate(labels)
+    )
+    majority = int(support.argmax())
+    baseline = {"label": labels[majority], "accuracy": wilson(int(support[majority]), n)}
+    return Classification(metrics, classes, tuple(tuple(map(int, row)) for row in counts), baseline)
+
+
+def wilson(successes: int, n: int) -> Metric:
+    """A proportion with Wilson's score interval; of no rows it is 0, and anything between 0 and 1.
+
+    E. B. Wilson, JASA 22 (1927), 209.
+    """
+    if n == 0:
+        return Metric(0.0, 0.0, 1.0, 0, "wilson")
+    share = successes / n
+    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * float(np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)))
+    # At 0 and n the bounds are exact; rounding would put them a hair inside.
+    return Metric(share, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half, n, "wilson")
+
+
+def _scores(counts: Counts, occurs: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Metric -> value: the averages, and `f1` with one value per class."""
+    right, support, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    found = {"precision": _ratio(right, predicted), "recall": _ratio(right, support), "f1": _ratio(2 * right, support + predicted)}
+    averages: dict[str, Any] = {}
+    for name, values in found.items():
+        averages |= {f"{name}_macro": values[occurs].mean(), f"{name}_weighted": (values * support).sum() / support.sum()}
+    return {**averages, "f1": found["f1"]}
+
+
+def _ratio(above: Counts, below: Counts) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+
+from modelyard.errors import BadData, NoInput
+from modelyard.steps import Evaluate
+from modelyard.yard import Yard
+from modelyard_jobs import engine, evaluate
+from modelyard_jobs.tasks import text_classification as task
+from tests.steps.fake import FakeContext, artifact
+from tests.steps.tiny import WORDS, tiny_model
+
+LABELS = ["neg", "pos"]
+
+
+def texts(n, seed=0):
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 40))) for _ in range(n)]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def yard(tmp_path):
+    return Yard.open(tmp_path / "yard")
+
+
+@pytest.fixture
+def model(yard, tmp_path):
+    return artifact(yard, "model", tiny_model(tmp_path / "model", LABELS))
+
+
+@pytest.fixture
+def run(yard, model, tmp_path):
+    def go(files, number=0, source=None, **settings):
+        inputs = {"model": source or model, "data": artifact(yard, "dataset", files)}
+        context = FakeContext(Evaluate(model="m", data="d", **settings), inputs, yard, tmp_path / f"work-{number}", key=f"{number:064x}")
+        produced = evaluate.run(context)
+        assert produced.kind == "metrics"
+        return (
+            context,
+            json.loads((context.out / "metrics.json").read_text()),
+            [json.loads(line) for line in (context.out / "predictions.jsonl").open()],
+        )
+
+    return go
+
+
+def sorted_rows(n):
+    return [{"text": text, "label": "neg" if number < n // 2 else "pos"} for number, text in enumerate(texts(n))]
+
+
+def test_metrics_are_those_of_the_rows_one_by_one(run, model):
+    rows = sorted_rows(120)
+    _, document, predictions = run({"test.jsonl": jsonl(rows)})
+    classifier, tokenizer = task.load(model, None, torch.float32)
+    with torch.inference_mode():
+        one_by_one = [
+            classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True, max_length=128)).logits.softmax(-1)[0].tolist() for row in rows
+        ]
+    assert [record["row"] for record in predictions] == list(range(120))
+    for record, expected, row in zip(predictions, one_by_one, rows, strict=True):
+        assert record["probabilities"] == pytest.approx(expected, abs=2e-6)
+        assert record["true"] == row["label"]
+        assert record["predicted"] == LABELS[int(expected[1] > expected[0])]
+    right = sum(record["predicted"] == record["true"] for record in predictions)
+    accuracy = document["metrics"]["accuracy"]
+    assert accuracy["value"] == right / 120
+    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+    assert accuracy["n"] == 120
+    assert sum(map(sum, document["confusion"])) == 120
+    assert document["baseline"]["accuracy"]["value"] == 0.5
+    assert document["schema"] == evaluate.SCHEMA
+
+
+def test_a_sample_of_sorted_rows_has_both_labels_and_keeps_its_rows(run):
+    files = {"test.jsonl": jsonl(sorted_rows(400))}
+    _, document, predictions = run(files, rows=60, seed=7)
+    assert document["rows"] == {"split": 400, "usable": 400, "evaluated": 60, "faults": {}, "seed": 7}
+    assert min(entry["support"] for entry in document["classes"]) > 15
+    numbers = [record["row"] for record in predictions]
+    assert numbers == sorted(set(numbers))
+    assert [record["row"] for record in run(files, number=1, rows=60, seed=7)[2]] == numbers
+    assert [record["row"] for record in run(files, number=2, rows=60, seed=8)[2]] != numbers
+
+
+def test_the_same_bytes_twice_and_nothing_of_the_machine(run):
+    files = {"test.jsonl": jsonl(sorted_rows(50)), "train.jsonl": jsonl(sorted_rows(10))}
+    first, second = run(files)[0], run(files, number=1)[0]
+    for name in ("metrics.json", "predictions.jsonl"):
+        content = (first.out / name).read_bytes()
+        assert content == (second.out / name).read_bytes()
+        assert str(first.yard.root).encode() not in content
+    assert sorted(path.name for path in first.out.iterdir()) == ["metrics.json", "predictions.jsonl"]
+    assert first.details["speed"]["rows"] == 50
+    assert 0 <= first.details["speed"]["padding"] < 0.5
+    assert first.details["latency"]["n"] == 16
+
+
+def test_interrupted_between_windows_the_next_attempt_gives_the_same(run, monkeypatch, yard, model, tmp_path):
+    monkeypatch.setattr(engine, "WINDOW", 16)
+    files = {"test.jsonl": jsonl(sorted_rows(50))}
+    whole = run(files)[0]
+    classify, calls = engine.Engine.classify, []
+
+    def fail_at_third(self, texts, tick):
+        calls.append(len(texts))
+        if len(calls) == 3:
+            raise MemoryError
+        return classify(self, texts, tick)
+
+    monkeypatch.setattr(engine.Engine, "classify", fail_at_third)
+    with pytest.raises(MemoryError):
+        run(files, number=1)
+    again = run(files, number=1)[0]
+    assert calls == [16, 16, 16, 16, 2]
+    assert (again.out / "metrics.json").read_bytes() == (whole.out / "metrics.json").read_bytes()
+
+
+def test_worst_errors_are_the_surest_and_shortened(run):
+    rows = [{"text": text + " film" * 100, "label": "pos"} for text in texts(30)] + [{"text": text, "label": "neg"} for text in texts(30, seed=1)]
+    _, document, predictions = run({"test.jsonl": jsonl(rows)}, max_length=20)
+    wrong = {record["row"]: max(record["probabilities"]) for record in predictions if record["predicted"] != record["true"]}
+    assert len(wrong) > 3
+    surest = [max(entry["probabilities"]) for entry in document["errors"]]
+    assert surest == sorted(wrong.values(), reverse=True)[: len(surest)]
+    assert all(len(entry["text"]) <= 300 for entry in document["errors"])
+    assert document["truncated"]["rows"] >= 30
+    assert document["truncated"]["max_length"] == 20
+
+
+def test_overlap_with_train_is_counted(run):
+    rows = sorted_rows(20)
+    _, document, _ = run({"test.jsonl": jsonl(rows), "train.jsonl": jsonl(rows[:5])})
+    assert document["overlap"]["rows"] >= 5
+    assert run({"test.jsonl": jsonl(rows)}, number=1)[1]["overlap"] is None
+
+
+def test_rows_without_text_are_counted_not_guessed(run):
+    rows = sorted_rows(20)
+    rows[3]["text"], rows[4]["text"] = None, "  "
+    _, document, predictions = run({"test.jsonl": jsonl(rows)})
+    assert document["rows"]["evaluated"] == document["metrics"]["accuracy"]["n"] == 18
+    assert document["rows"]["faults"] == {"the text is missing": 1, "the text is empty": 1}
+    assert not {3, 4} & {record["row"] for record in predictions}
+
+
+def test_max_length_over_the_models_positions_is_lowered_and_said(run):
+    context, document, _ = run({"test.jsonl": jsonl([{"text": "good " * 500, "label": "pos"}, {"text": "bad", "label": "neg"}])}, max_length=256)
+    assert document["truncated"] == {"rows": 1, "share": 0.5, "max_length": 128}
+    assert context.decisions["max_length"] == 128
+
+
+def test_one_row_of_one_class(run):
+    _, document, _ = run({"test.csv": "text,label\ngood,pos\n"})
+    assert document["metrics"]["accuracy"]["n"] == 1
+    assert document["classes"][0]["recall"] == {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0, "interval": "wilson"}
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "failure", "message"),
+    [
+        ({"train.csv": "text,label\na,pos\n"}, {}, NoInput, "no split 'test'.*train"),
+        ({"test.csv": "text,label\na,pos\n"}, {"label": "lable"}, NoInput, "no column 'lable'"),
+        ({"test.csv": "text,label\na,good\nb,bad\n"}, {}, BadData, "bad, good; the model knows neg, pos"),
+        ({"test.csv": "text,label\na,0\nb,1\n"}, {}, BadData, "0, 1; the model knows neg, pos"),
+        ({"test.csv": "text,label\na,pos\nb,\n"}, {}, BadData, "1 of 2 rows have no label"),
+        ({"test.jsonl": jsonl([{"text": None, "label": "pos"}, {"text": "", "label": "neg"}])}, {"text": "text"}, BadData, "holds no text"),
+    ],
+)
+def test_what_does_not_fit_is_refused(run, files, settings, failure, message):
+    with pytest.raises(failure, match=message):
+        run(files, **settings)
+
+
+def test_a_headless_model_is_refused(run, yard, tmp_path):
+    headless = artifact(yard, "model", tiny_model(tmp_path / "headless"))
+    with pytest.raises(BadData, match="no trained head"):
+        run({"test.jsonl": jsonl(sorted_rows(4))}, source=headless)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(run, yard, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_model(tmp_path / "broken", LABELS)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadData, match="no number for 4 of 4 rows"):
+        run({"test.jsonl": jsonl(sorted_rows(4))}, source=artifact(yard, "model", folder))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelyard_jobs import metrics
+
+
+def random_rows(classes: int, n: int, seed: int = 1):
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, classes, n)
+    return true, np.where(rng.random(n) < 0.7, true, rng.integers(0, classes, n))
+
+
+def measured(true, predicted, classes: int, seed: int = 0):
+    return metrics.classification(
+        metrics.confusion(np.asarray(true), np.asarray(predicted), classes), [f"c{place}" for place in range(classes)], seed
+    )
+
+
+@pytest.mark.parametrize(("classes", "n"), [(2, 50), (3, 400), (7, 1000)])
+def test_values_are_scikit_learns(classes, n):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    true, predicted = random_rows(classes, n)
+    result = measured(true, predicted, classes)
+    assert result.metrics["accuracy"].value == pytest.approx(sklearn.accuracy_score(true, predicted))
+    for average in ("macro", "weighted"):
+        expected = sklearn.precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
+        for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
+            assert result.metrics[f"{name}_{average}"].value == pytest.approx(value)
+    by_class = sklearn.precision_recall_fscore_support(true, predicted, average=None, zero_division=0)
+    for scores, precision, recall, f1, support in zip(result.classes, *by_class, strict=True):
+        assert (scores.precision.value, scores.recall.value, scores.f1.value) == pytest.approx((precision, recall, f1))
+        assert scores.support == support
+    assert np.array_equal(result.confusion, sklearn.confusion_matrix(true, predicted))
+
+
+def test_classes_that_occur_nowhere_do_not_count_in_averages():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    true, predicted = [0, 0, 1, 1, 1], [0, 1, 1, 1, 3]
+    result = measured(true, predicted, 6)
+    assert result.metrics["f1_macro"].value == pytest.approx(sklearn.f1_score(true, predicted, average="macro", zero_division=0))
+    assert result.classes[5].f1.value == 0
+    assert result.classes[5].recall.n == 0
+    assert (result.classes[5].recall.low, result.classes[5].recall.high) == (0, 1)
+
+
+def test_wilson_known_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, and 0 of 20.
+    assert metrics.wilson(81, 263).low == pytest.approx(0.2553, abs=5e-5)
+    assert metrics.wilson(81, 263).high == pytest.approx(0.3662, abs=5e-5)
+    none = metrics.wilson(0, 20)
+    assert (none.low, none.high) == (0.0, pytest.approx(0.1611, abs=5e-5))
+    assert metrics.wilson(20, 20).high == 1.0
+
+
+def test_the_bootstrap_agrees_with_resampled_rows():
+    true, predicted = random_rows(3, 300)
+    metric = measured(true, predicted, 3).metrics["f1_macro"]
+    rng = np.random.default_rng(5)
+    drawn = []
+    for _ in range(2000):
+        rows = rng.integers(0, 300, 300)
+        counts = metrics.confusion(true[rows], predicted[rows], 3)
+        drawn.append(np.mean([2 * counts[c, c] / (counts[c].sum() + counts[:, c].sum()) for c in range(3)]))
+    assert metric.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.01)
+    assert metric.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.01)
+    assert metric.low < metric.value < metric.high
+    assert metric.n == 300
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    inside = [metric.low <= 0.8 <= metric.high for metric in (metrics.wilson(int(rng.binomial(200, 0.8)), 200) for _ in range(1000))]
+    assert 0.93 <= np.mean(inside) <= 0.97
+
+
+def test_the_seed_decides_and_nothing_else():
+    true, predicted = random_rows(4, 200)
+    assert measured(true, predicted, 4) == measured(true, predicted, 4)
+    assert measured(true, predicted, 4).metrics["f1_macro"] != measured(true, predicted, 4, seed=1).metrics["f1_macro"]
+
+
+def test_the_baseline_is_the_most_frequent_label():
+    baseline = measured([1, 1, 1, 0], [0, 0, 0, 0], 2).baseline
+    assert baseline["label"] == "c1"
+    assert baseline["accuracy"].value == 0.75
+
+
+def test_one_row():
+    result = measured([0], [1], 2)
+    assert result.metrics["accuracy"].value == 0
+    assert result.metrics["f1_macro"].value == 0
