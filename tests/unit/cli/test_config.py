@@ -12,7 +12,7 @@ from modelyard.errors import Usage
 
 def test_defaults(folder: Path) -> None:
     found = config.load(environ={}, folder=folder)
-    assert (found.on, found.yard, found.hubs) == ("local", folder / ".yard", {})
+    assert (found.values["on"].text, found.yard, found.hubs) == ("local", folder / ".yard", {})
     assert {value.source for value in found.values.values()} == {"default"}
 
 
@@ -61,7 +61,7 @@ def test_a_wrong_file_is_named_with_the_key(folder: Path, text: str, where: str,
 
 
 def test_places_to_run(folder: Path) -> None:
-    with pytest.raises(Usage, match="not there yet") as failed:
+    with pytest.raises(Usage, match="no place to run") as failed:
         config.load({"on": "kubernetes"}, environ={}, folder=folder)
     assert failed.value.where == "--on"
     with pytest.raises(Usage) as failed:

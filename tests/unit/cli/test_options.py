@@ -40,10 +40,8 @@ def test_a_fetch_takes_no_device() -> None:
 def test_types() -> None:
     assert option(steps.finetune, "batch_size").type is click.INT
     assert option(steps.finetune, "learning_rate").type is click.FLOAT
-    assert option(steps.finetune, "checkpoint_every").type is options.DURATION
-    assert option(steps.finetune, "time_limit").type is options.DURATION
-    assert option(steps.finetune, "model").type is options.REF
-    assert option(steps.fetch, "model").type is options.REF
+    for name in ("checkpoint_every", "time_limit", "memory", "model", "text"):
+        assert option(steps.finetune, name).type is click.STRING
     assert option(steps.fetch, "fresh").is_flag
     assert option(steps.fetch, "trust").multiple
     assert list(option(steps.fetch, "trust").type.choices) == ["pickle", "code"]  # type: ignore[attr-defined]
@@ -76,7 +74,16 @@ def test_no_durations(text: str) -> None:
         options.DURATION.convert(text, None, None)
 
 
-@pytest.mark.parametrize(("text", "why"), [("reviews", "bare word"), ("ftp://a/b", "unknown scheme"), ("hf://../b", "not allowed")])
-def test_no_refs(text: str, why: str) -> None:
-    with pytest.raises(click.BadParameter, match=why):
-        options.REF.convert(text, None, None)
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"model": "reviews"}, "--model: 'reviews' is a bare word"),
+        ({"model": "ftp://a/b"}, "--model: .*unknown scheme"),
+        ({"model": "hf://../b"}, "--model: .*not allowed"),
+        ({"checkpoint_every": "soon"}, "--checkpoint-every: 'soon' is no duration"),
+    ],
+)
+def test_forms_of_their_own(given: dict[str, str], why: str) -> None:
+    with pytest.raises(Usage, match=why):
+        options.build(Finetune, {"model": "./m", "data": "./d", **given}, "modelyard finetune")
+    assert options.build(Finetune, {"model": "./m", "data": "./d", "checkpoint_every": "60"}, "x").checkpoint_every == 60

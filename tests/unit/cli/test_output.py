@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 
-from modelyard.cli.output import FORMATS, Format, Output, paint, table
+from modelyard.cli.output import FORMATS, Format, Output, report, table
+from modelyard.errors import Usage
 
 ITEMS = [{"run": "a-r1", "state": "done", "on": "yes", "_shown": "1/1"}, {"run": "b-r12", "state": None, "on": "no", "_shown": "0/1"}]
 COLUMNS = {"RUN": "run", "STATE": "state", "STEPS": "_shown"}
@@ -65,11 +66,12 @@ def test_a_table_has_no_trailing_spaces() -> None:
     assert table([["a", None, ""]], ["X", "LONG", "Z"]) == ["X  LONG  Z", "a  -     -"]
 
 
-def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert paint("error:", "red", sys.stderr) == "error:"
+    report(Usage("no"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert paint("error:", "red", sys.stderr) == "\x1b[31merror:\x1b[0m"
+    report(Usage("no"))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert paint("error:", "red", sys.stderr) == "error:"
+    report(Usage("no"))
+    assert capsys.readouterr().err == "error: no\n\x1b[31merror:\x1b[0m no\nerror: no\n"

@@ -1,0 +1,73 @@
+# Needs Python >= 3.11 and make; everything else goes into .venv from the hashed locks under requirements/.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+LOCK   := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-annotate \
+          --custom-compile-command "make lock"
+
+# Tests share their cores with each other: one thread each, said to every library that would take all of them.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: help setup demo test test-all check bench format lock schema clean
+
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(STAMP) ## .venv with the locked packages and modelyard itself, editable
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modelyard needs Python >= 3.11: make PYTHON=/path/to/python3.11 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	awk '/^[a-zA-Z]/ {uv = /^uv==/} uv' requirements/dev.txt > $(VENV)/uv.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.txt
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements/dev.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## a sentiment model fetched, finetuned, evaluated and used, on this machine (cold: minutes; again: reused)
+	$(BIN)/python examples/demo_hub.py .demo/hub
+	cd examples && ../$(BIN)/modelyard run quickstart.yaml
+	@cd examples && ../$(BIN)/modelyard show -o json 2>/dev/null | ../$(BIN)/python -c \
+	  'import json, sys; sys.exit(json.load(sys.stdin)["metrics"]["score"]["accuracy"]["value"] < 0.78 and "the accuracy is under 0.78")'
+
+test: setup ## unit tests (no network, no torch, no real time), then the steps on CPU
+	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/unit
+	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/steps
+
+test-all: setup ## every test, the slow ones too
+	$(ONE_THREAD) $(BIN)/pytest tests/unit
+	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/steps
+
+check: setup ## lint, format, types, arrows, docstrings, generated files, forbidden words
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python requirements/pin.py --check
+	$(BIN)/modelyard schema | diff -u docs/pipeline.schema.json - || { echo 'docs/pipeline.schema.json is stale: make schema' >&2; exit 1; }
+	@! grep -rnE '[/]work/|py[p]i\.org|python[h]osted|[/]root/' --exclude-dir={.git,.venv,.demo,.yard,.mypy_cache,.ruff_cache,.pytest_cache,.import_linter_cache} . \
+	  || { echo 'the lines above name a machine or a registry host: take that out' >&2; exit 1; }
+
+bench: setup ## the command line against hf, in one run
+	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
+
+format: setup ## format, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: setup ## solve the locks again (make lock UPGRADE=--upgrade: to the newest versions), and what is made from them
+	$(LOCK) $(UPGRADE) --extra jobs --extra dev pyproject.toml -o requirements/dev.txt
+	cp requirements/dev.txt requirements/jobs-default.txt
+	$(LOCK) --extra jobs pyproject.toml -o requirements/jobs-default.txt
+	$(BIN)/python requirements/pin.py
+
+schema: setup ## docs/pipeline.schema.json, from the settings of the steps
+	$(BIN)/modelyard schema > docs/pipeline.schema.json
+
+clean: ## everything that make made, the demo's yard too
+	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
