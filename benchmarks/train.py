@@ -111,6 +111,7 @@ def select(artifact: Artifact, settings: Finetune, cache: Path) -> Rows:
     names = task.label_names(train, columns.label)
     rest, cut = data.cut(train, [columns.text], VALIDATION)
     chosen = rest[data.sample(settings.train_rows, len(rest), settings.seed)]
+    cut = cut[data.sample(settings.train_rows, len(cut), settings.seed)]
 
     def pick(dataset: Any, rows: np.ndarray) -> tuple[list[str], list[int]]:
         return list(dataset.select(rows)[columns.text]), task.label_ids(dataset, columns.label, names)[rows].tolist()

@@ -175,7 +175,7 @@ class Finetune(Step):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all optimizer steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
-    train_rows: int | None = Field(None, ge=2, description="rows to train on, a seeded sample taken after the validation split; default all")
+    train_rows: int | None = Field(None, ge=2, description="rows to train on, a seeded sample taken after the validation split; it validates on no more than that; default all")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps to stop after")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better validation result")
     dtype: Dtype = Field("auto", description="of the computation; weights and optimizer stay float32")

@@ -184,6 +184,13 @@ def test_a_shipped_validation_split_is_used_and_its_overlap_counted(make):
     assert context.details["rows"]["overlap"] >= 3
 
 
+def test_a_small_training_does_not_spend_itself_on_validation(make):
+    context = make(reviews(400), epochs=1, train_rows=10)
+    finetune.run(context)
+    assert (context.details["rows"]["train"], context.details["rows"]["validation"]) == (10, 10)
+    assert context.decisions["validation"]["rows"] == 10
+
+
 def test_train_rows_counts_after_the_validation_split(make):
     whole, some = make(reviews(100), epochs=1), make(reviews(100), epochs=1, train_rows=30, key="02" * 32)
     finetune.run(whole)

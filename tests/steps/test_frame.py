@@ -181,7 +181,7 @@ def test_what_libraries_print_is_kept_and_is_not_the_protocol(stage: Stage) -> N
 @pytest.mark.parametrize("misbehave", ["sleep", "polled", "deaf"])
 def test_sigterm_ends_with_75_whatever_the_work_does(stage: Stage, misbehave: str) -> None:
     attempt, process = stage.start(misbehave)
-    when(attempt, "deaf" if misbehave == "deaf" else "working")
+    when(attempt, "working" if misbehave == "sleep" else misbehave)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 75
@@ -193,7 +193,7 @@ def test_sigterm_ends_with_75_whatever_the_work_does(stage: Stage, misbehave: st
 
 def test_work_that_is_done_when_the_signal_comes_is_committed(stage: Stage) -> None:
     attempt, process = stage.start("late")
-    when(attempt, "working")
+    when(attempt, "late")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
@@ -238,7 +238,7 @@ def test_three_attempts_without_progress_are_enough(stage: Stage) -> None:
 def test_an_attempt_with_progress_is_followed_by_another(stage: Stage) -> None:
     for number in range(3):
         attempt, process = stage.start("polled")
-        when(attempt, "working")
+        when(attempt, "polled")
         process.terminate()
         process.communicate(timeout=30)
         assert process.returncode == 75, number

@@ -100,6 +100,10 @@ def _rows(context: Context) -> tuple[_Split, _Split, list[str], task.Columns]:
         if len(kept) == 0 or len(held_out) == 0:
             kept, held_out, reason = usable, usable[:0], "too few rows to cut any; the last epoch is kept"
         validation = _Split(dataset, held_out, labels[held_out])
+    if settings.train_rows is not None and len(validation.rows) > settings.train_rows:
+        chosen = data.sample(settings.train_rows, len(validation.rows), settings.seed)
+        validation = _Split(validation.dataset, validation.rows[chosen], validation.labels[chosen])
+        reason += "; of it a seeded sample, no larger than train_rows"
     rows = kept[data.sample(settings.train_rows, len(kept), settings.seed)]
     train = _Split(dataset, rows, labels[rows])
     context.decide("validation", {"rows": len(validation.rows), "split": "train" if shipped is None else "validation"}, reason)

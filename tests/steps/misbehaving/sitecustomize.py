@@ -51,6 +51,7 @@ def run(context):
     if what == "polled":
         with context.stop.polled():
             context.checkpoints.save("step-1", lambda folder: (folder / "state").write_bytes(b"1") and None)
+            context.log.info("polled")
             while not context.stop.requested:
                 time.sleep(0.05)
             raise errors.Yielded("kept it")
@@ -61,6 +62,7 @@ def run(context):
             time.sleep(0.05)
     if what == "late":
         with context.stop.polled():
+            context.log.info("late")
             while not context.stop.requested:
                 time.sleep(0.05)
             (context.out / "late").write_text("finished all the same")
