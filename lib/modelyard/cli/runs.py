@@ -51,7 +51,7 @@ def show(session: Session, run: str | None) -> None:
     session.out.record("Run", {**value, "live": live}, text(value), name=status.run)
     if status.state is RunState.RUNNING and not live:
         session.out.note(_gone(found))
-    elif status.state is not RunState.RUNNING:
+    elif status.exit_code:
         settle(session, status)
 
 
