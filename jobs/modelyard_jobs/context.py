@@ -7,7 +7,6 @@ one JSON object a line; the frame numbers it, keeps it, and commits what the wor
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 import structlog
 
 from modelyard.errors import Yielded
-from modelyard.steps import Kind, Step
+from modelyard.steps import Kind
 from modelyard.yard import Artifact, Checkpoints, Yard
 
 Send = Callable[[Mapping[str, Any]], None]
@@ -42,12 +41,12 @@ class Stop:
     """Whether the step was asked to stop (SIGTERM).
 
     Work that can stop anywhere need not look: the signal raises Yielded where it stands. Work that has something to keep looks at
-    `requested` between its units, inside `polled()`.
+    `requested` between its units, inside `polled()`, or all the time (`polled=True`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, polled: bool = False) -> None:
         self.requested = False
-        self._polled = 0
+        self._polled = int(polled)
 
     def install(self) -> None:
         """Take SIGTERM; leave SIGINT to the driver, which turns it into SIGTERM for its steps."""
@@ -62,8 +61,8 @@ class Stop:
             yield
         finally:
             self._polled -= 1
-        if self.requested and not self._polled:
-            raise Yielded("asked to stop", remedy="the same command goes on from here")
+        if not self._polled:
+            self.check()
 
     def check(self) -> None:
         """Raise Yielded when the step was asked to stop; for work whose pieces are already kept."""
@@ -76,76 +75,56 @@ class Stop:
             raise Yielded("asked to stop", remedy="the same command starts over: there was nothing to keep yet")
 
 
+@dataclass(kw_only=True, eq=False)
 class Context:
-    """One attempt at one step, as the work sees it. Fields are described where they are set."""
+    """One attempt at one step, as the work sees it."""
 
-    def __init__(
-        self,
-        *,
-        settings: Step,
-        inputs: Mapping[str, Artifact],
-        out: Path,
-        scratch: Path,
-        yard: Yard,
-        key: str,
-        attempt: str,
-        device: str,
-        threads: int,
-        listing: Any,
-        forced: bool = False,
-        hubs: Mapping[str, str],
-        stop: Stop,
-        send: Send,
-    ) -> None:
-        self.settings: Any = settings
-        """The step's settings (modelyard.steps)."""
-        self.inputs = inputs
-        """Settings field -> artifact."""
-        self.out = out
-        """Empty private folder in the yard's staging; what is in it at the end becomes the artifact."""
-        self.scratch = scratch
-        """Private folder outside the yard for caches; removed at the end."""
-        self.yard = yard
-        self.key = key
-        self.attempt = attempt
-        self.checkpoints: Checkpoints = yard.checkpoints(key, attempt)
-        self.device = device
-        """Name of the device in torch: cpu, cuda."""
-        self.threads = threads
-        """Threads that the process may keep busy."""
-        self.listing = listing
-        """Fetch only: the Listing that the ref was resolved to."""
-        self.forced = forced
-        """Whether the step is to be done although its result may be known."""
-        self.hubs = hubs
-        self.stop = stop
-        self._send = send
-        self._progressed = 0.0
-        self._lock = threading.Lock()
+    settings: Any
+    """The step's settings (modelyard.steps)."""
+    inputs: Mapping[str, Artifact]
+    """Settings field -> artifact."""
+    out: Path
+    """Empty private folder in the yard's staging; what is in it at the end becomes the artifact."""
+    scratch: Path
+    """Private folder outside the yard for caches; removed at the end."""
+    yard: Yard
+    key: str
+    attempt: str
+    device: str
+    """Name of the device in torch: cpu, cuda."""
+    threads: int
+    """Threads that the process may keep busy."""
+    listing: Any
+    """Fetch only: the Listing that the ref was resolved to."""
+    forced: bool = False
+    """Whether the step is to be done although its result may be known."""
+    hubs: Mapping[str, str]
+    stop: Stop
+    send: Send
+
+    def __post_init__(self) -> None:
+        self.checkpoints: Checkpoints = self.yard.checkpoints(self.key, self.attempt)
         self.log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             None, processors=[structlog.processors.format_exc_info, self._log], wrapper_class=structlog.make_filtering_bound_logger(10)
         )
+        self._progressed = 0.0
 
     def progress(self, done: int, total: int | None, unit: str) -> None:
         """Say how far the work is. Cheap: all but five a second are dropped, the last one never."""
         now = time.monotonic()
         if now - self._progressed >= 0.2 or done == total:
             self._progressed = now
-            self._tell({"type": "progress", "done": done, "total": total, "unit": unit})
+            self.send({"type": "progress", "done": done, "total": total, "unit": unit})
 
     def decide(self, name: str, value: Any, reason: str) -> None:
         """Keep an automatic choice with its reason, for the action and the report."""
-        self._tell({"type": "decide", "name": name, "value": value, "reason": reason})
+        self.send({"type": "decide", "name": name, "value": value, "reason": reason})
         self.log.info("decided", name=name, value=value, reason=reason)
 
     def detail(self, name: str, value: Any) -> None:
         """Keep a JSON-able fact beside the result: curves, speeds, counts. Facts may differ between equal results; files may not."""
-        self._tell({"type": "detail", "name": name, "value": value})
+        self.send({"type": "detail", "name": name, "value": value})
 
     def _log(self, _logger: Any, method: str, event: Mapping[str, Any]) -> Any:
-        self._tell({**event, "type": "log", "level": method})
+        self.send({**event, "type": "log", "level": method})
         raise structlog.DropEvent
-
-    def _tell(self, message: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._send(message)

@@ -76,12 +76,12 @@ def pick(splits: Mapping[str, Any], name: str) -> tuple[str, Any]:
     return found, splits[found]
 
 
-def cut(dataset: Any, columns: Sequence[str], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cut(dataset: Any, column: str, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(rest, cut): row numbers, about `share` of all in the second.
 
-    A row's side is a function of its content in `columns` alone: it never moves when the data grow, and equal rows fall on the same side.
+    A row's side is a function of its content in `column` alone: it never moves when the data grow, and equal rows fall on the same side.
     """
-    inside = keys(dataset, columns) < np.uint64(min(int(share * 2.0**64), 2**64 - 1))
+    inside = keys(dataset, column) < np.uint64(min(int(share * 2.0**64), 2**64 - 1))
     return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
@@ -92,24 +92,22 @@ def sample(count: int | None, total: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def overlap(train: Any, test: Any, columns: Sequence[str]) -> int:
-    """Rows of `test` whose content in `columns` also stands in `train`, to the character."""
-    return int(np.isin(keys(test, columns), keys(train, columns)).sum())
+def overlap(train: Any, test: Any, column: str) -> int:
+    """Rows of `test` whose content in `column` also stands in `train`, to the character."""
+    return int(np.isin(keys(test, column), keys(train, column)).sum())
 
 
-def keys(dataset: Any, columns: Sequence[str]) -> NDArray[np.uint64]:
-    """One number of 64 bits per row: a hash of its content in `columns`."""
-    rows = (row for _, batch in batches(dataset, columns) for row in zip(*batch, strict=True))
-    contents = (json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") for row in rows)
+def keys(dataset: Any, column: str) -> NDArray[np.uint64]:
+    """One number of 64 bits per row: a hash of its content in `column`."""
+    contents = (json.dumps([value], ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") for value in values(dataset, column))
     hashes = (int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") for content in contents)
     return np.fromiter(hashes, dtype=np.uint64, count=len(dataset))
 
 
-def batches(dataset: Any, columns: Sequence[str]) -> Iterator[tuple[int, list[list[Any]]]]:
-    """(number of the first row, values per column), a thousand rows at a time, as Python values."""
-    rows = dataset.select_columns(list(columns)).with_format("arrow")
-    for number, table in enumerate(rows.iter(batch_size=_READ_ROWS)):
-        yield number * _READ_ROWS, [table[column].to_pylist() for column in columns]
+def values(dataset: Any, column: str) -> Iterator[Any]:
+    """A column row by row, as Python values."""
+    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=_READ_ROWS):
+        yield from table[column].to_pylist()
 
 
 def reason(error: BaseException) -> str:

@@ -72,15 +72,15 @@ class Engine:
     def classify(self, texts: Sequence[str], tick: Callable[[int], None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(probabilities (texts, labels), truncated); tick: called after each batch with the number of texts done so far, may raise."""
         begun, done = time.perf_counter(), 0
-        encoded = task.encode(self.tokenizer, texts, self.max_length)
+        ids, truncated = task.encode(self.tokenizer, texts, self.max_length)
         probabilities = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for batch in batching.plan([len(ids) for ids in encoded.ids], self.token_budget):
-            probabilities[batch] = self._probabilities([encoded.ids[place] for place in batch])
+        for batch in batching.plan(list(map(len, ids)), self.token_budget):
+            probabilities[batch] = self._probabilities([ids[place] for place in batch])
             done += len(batch)
             tick(done)
         self._seconds += time.perf_counter() - begun
         self._rows += len(texts)
-        return probabilities, np.array(encoded.truncated, dtype=np.bool_)
+        return probabilities, np.array(truncated, dtype=np.bool_)
 
     def speed(self) -> dict[str, Any]:
         """What was computed so far, and how fast; padding: share of the computed tokens that were padding."""
@@ -100,7 +100,7 @@ class Engine:
         timed = []
         for text in [*texts[:1], *texts]:
             begun = time.perf_counter()
-            self._probabilities(task.encode(self.tokenizer, [text], self.max_length).ids)
+            self._probabilities(task.encode(self.tokenizer, [text], self.max_length)[0])
             timed.append((time.perf_counter() - begun) * 1000)
         p50, p95 = np.quantile(timed[1:], [0.5, 0.95])
         return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "n": len(texts), "unit": "ms per row, one at a time"}

@@ -84,5 +84,5 @@ def _overlap(splits: data.Splits, split: str, evaluated: Any, column: str) -> di
     train = splits.get("train") if split != "train" else None
     if train is None or column not in train.column_names:
         return None
-    shared = data.overlap(train, evaluated, [column])
+    shared = data.overlap(train, evaluated, column)
     return {"split": "train", "rows": shared, "share": shared / len(evaluated)}

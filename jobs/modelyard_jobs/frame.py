@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import selectors
 import shutil
@@ -27,19 +28,7 @@ from typing import IO, Any
 
 from modelyard import keys
 from modelyard.devices import CPU, VENDORS, Vendor, probe
-from modelyard.errors import (
-    Bug,
-    Crashed,
-    Deadline,
-    Failure,
-    HostOom,
-    NoAccelerator,
-    NoProgress,
-    Yielded,
-    from_exit,
-    from_record,
-    signal_name,
-)
+from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
 from modelyard.order import Order, Outcome, termination_message
 from modelyard.quantities import format_bytes, format_seconds
 from modelyard.steps import Reuse
@@ -47,13 +36,12 @@ from modelyard.yard import Action, Decision, Staging, Yard
 from modelyard.yard.runs import Attempt
 from modelyard_jobs.cgroup import Cgroup, usable_cpus
 from modelyard_jobs.child import die_with_parent
+from modelyard_jobs.context import Stop
 from modelyard_jobs.journal import Journal
 
 GRACE = 8.0
 """Seconds between SIGTERM and SIGKILL of the child: a checkpoint of what fits in memory, and well within a pod's 30."""
 SAMPLE_EVERY = 2.0
-TOUCH_EVERY = 3600.0
-"""Seconds between two signs of life of the staging folder, which is swept by age."""
 NEAR_LIMIT = 0.95
 """Share of the memory limit at which a SIGKILL that nobody sent is the kernel's."""
 FRUITLESS = 3
@@ -68,13 +56,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--yard", type=Path, required=True, help="the yard's folder")
     parser.add_argument("--parent", type=int, help="process id of the driver; the attempt ends when that does")
     arguments = parser.parse_args(argv)
-    stopping = _Signals()
+    stop = Stop(polled=True)
+    stop.install()
     if arguments.parent:
         die_with_parent(arguments.parent, signal.SIGTERM)
     order = Order.model_validate_json(arguments.order.read_bytes(), strict=False)
     yard = Yard.open(arguments.yard)
     attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
-    outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stopping).run()
+    outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stop).run()
     attempt.write_outcome(outcome)
     terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", "/dev/termination-log"))
     if terminal.exists():
@@ -86,18 +75,6 @@ def _to_stdout(line: bytes) -> None:
     with suppress(BrokenPipeError):  # nobody reads it any more; the yard's copy goes on
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
-
-
-class _Signals:
-    """SIGTERM as a flag; SIGINT belongs to the driver."""
-
-    def __init__(self) -> None:
-        self.stop = False
-        signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def _on_term(self, *_: object) -> None:
-        self.stop = True
 
 
 @dataclass
@@ -113,15 +90,16 @@ class Said:
 class Frame:
     """One attempt."""
 
-    def __init__(self, order: Order, yard: Yard, attempt: Attempt, journal: Journal, signals: _Signals) -> None:
+    def __init__(self, order: Order, yard: Yard, attempt: Attempt, journal: Journal, stop: Stop) -> None:
         self.order = order
         self.step = order.step_settings()
         self.yard = yard
         self.attempt = attempt
         self.journal = journal
-        self.signals = signals
+        self.stop = stop
         self.group = Cgroup.current()
         self.began = time.monotonic()
+        self.deadline = math.inf
         self.said = Said()
         self.note = ""
 
@@ -133,7 +111,7 @@ class Frame:
             self._look_back(key)
             outcome = self._on_device(self._device())
         except Failure as failure:
-            if self.signals.stop and not isinstance(failure, Yielded):
+            if self.stop.requested and not isinstance(failure, Yielded):
                 failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
             outcome = Outcome.of(failure, self._seconds(), key)
         except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
@@ -146,14 +124,14 @@ class Frame:
     def _look_back(self, key: str) -> None:
         """What earlier attempts of this run say about one more."""
         earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.order.attempt]
+        if limit := self.order.resources.time_limit:
+            spent = sum(attempt.seconds() for attempt in earlier)
+            self.deadline = self.began + limit - spent
+            if spent >= limit:
+                what, why = f"{format_seconds(spent)} of running time are used", f"time_limit is {format_seconds(limit)}"
+                raise Deadline(what, why=why, remedy="raise time_limit")
         if not earlier:
             return
-        limit = self.order.resources.time_limit
-        spent = sum(attempt.seconds() for attempt in earlier)
-        if limit and spent >= limit:
-            raise Deadline(
-                f"{format_seconds(spent)} of running time are used", why=f"time_limit is {format_seconds(limit)}", remedy="raise time_limit"
-            )
         saved = self.yard.checkpoints(key, self.order.attempt_id).attempts()
         recent = earlier[-FRUITLESS:]
         if len(recent) == FRUITLESS and not any(saved.get(attempt.id) for attempt in recent):
@@ -172,20 +150,16 @@ class Frame:
             return CPU
         vendor = VENDORS[asked.accelerator]
         seen = probe(vendor)
-        if seen.count >= asked.gpus:
-            return vendor
-        return self._without(vendor, f"{seen.count} of {asked.gpus} are there: {seen.evidence}")
+        return vendor if seen.count >= asked.gpus else self._without(vendor, f"{seen.count} of {asked.gpus} are there: {seen.evidence}")
 
     def _without(self, vendor: Vendor, why: str) -> Vendor:
-        if self.order.resources.fallback == "cpu":
-            self._decide("device", CPU.name, f"no usable {vendor.name} ({why}), and fallback is cpu")
-            self.note = f"on the CPU: no usable {vendor.name}"
-            return CPU
-        raise NoAccelerator(
-            f"{self.order.resources.gpus} {vendor.name} asked for, not usable here",
-            why=why,
-            remedy="set `fallback: cpu` under resources, or run where there is one",
-        )
+        asked = self.order.resources
+        if asked.fallback != "cpu":
+            remedy = "set `fallback: cpu` under resources, or run where there is one"
+            raise NoAccelerator(f"{asked.gpus} {vendor.name} asked for, not usable here", why=why, remedy=remedy)
+        self._decide("device", CPU.name, f"no usable {vendor.name} ({why}), and fallback is cpu")
+        self.note = f"on the CPU: no usable {vendor.name}"
+        return CPU
 
     def _on_device(self, device: Vendor) -> Outcome:
         versions = keys.installed_versions()
@@ -241,7 +215,7 @@ class Frame:
             shutil.rmtree(scratch, ignore_errors=True)
         if code == 0 and self.said.produced is not None:
             return self.said.produced
-        if self.signals.stop:
+        if self.stop.requested:
             raise (
                 self.said.failure if isinstance(self.said.failure, Yielded) else Yielded("asked to stop", remedy="the same command goes on from here")
             )
@@ -253,32 +227,26 @@ class Frame:
         """Listen to the child until it is gone; its exit code as Python counts it."""
         assert child.stdin is not None  # noqa: S101  # a pipe, by the call that made it
         assert child.stderr is not None  # noqa: S101
-        try:
+        with suppress(BrokenPipeError), child.stdin:  # where it is gone already, its exit code says how
             child.stdin.write(json.dumps(work).encode() + b"\n")
-            child.stdin.close()
-        except BrokenPipeError:
-            pass  # it is gone already; its exit code says how
         lines = _Lines({told.fileno(): self._hear, child.stderr.fileno(): self._overhear})
-        deadline = self._deadline()
         killed_at: float | None = None
-        sampled, touched = 0.0, time.monotonic()
+        sampled = 0.0
         while child.poll() is None or lines.open:
             lines.wait(0.2)
             now = time.monotonic()
             if now - sampled >= SAMPLE_EVERY:
                 sampled = now
                 self.attempt.add_sample(self._sample(child.pid))
-                if now - touched >= TOUCH_EVERY:
-                    touched = now
-                    staging.touch()
-            if deadline and now >= deadline and self.said.failure is None:
+                staging.touch()  # it is swept by age
+            if now >= self.deadline and self.said.failure is None:
                 self.said.failure = Deadline(
                     "the step ran too long",
                     why=f"time_limit is {format_seconds(self.order.resources.time_limit or 0)}",
                     remedy="raise time_limit; the next run resumes",
                 )
                 child.kill()
-            if self.signals.stop and killed_at is None:
+            if self.stop.requested and killed_at is None:
                 killed_at = now + GRACE
                 child.terminate()
             elif killed_at is not None and now >= killed_at and child.poll() is None:
@@ -337,13 +305,12 @@ class Frame:
 
     def _crash(self, code: int, kills: int) -> Failure:
         """The name of an end that the child did not name itself."""
-        limit, sample = self.group.memory_limit(), self.attempt.last_sample() or {}
+        limit, used = self.group.memory_limit() or 0, (self.attempt.last_sample() or {}).get("used", 0)
         if code == -signal.SIGKILL and self.group.oom_kills() > kills:
-            return self._host_oom(sample.get("used", 0), limit or 0, "the kernel killed it at the memory limit")
-        if code == -signal.SIGKILL and limit and sample.get("used", 0) >= NEAR_LIMIT * limit:
-            return self._host_oom(sample["used"], limit, f"it was killed at {format_bytes(sample['used'])}")
-        named = from_exit(code)
-        if named is not None and named is not Crashed:
+            return self._host_oom(used, limit, "the kernel killed it at the memory limit")
+        if code == -signal.SIGKILL and used >= NEAR_LIMIT * limit > 0:
+            return self._host_oom(used, limit, f"it was killed at {format_bytes(used)}")
+        if (named := from_exit(code) or Crashed) is not Crashed:
             return named(f"the work ended with exit code {code}", remedy="see the step's log")
         return Crashed(
             f"the work was ended by {signal_name(code)}", why="nothing said why", remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
@@ -356,20 +323,9 @@ class Frame:
 
     def _sample(self, pid: int) -> dict[str, Any]:
         rss = 0
-        try:
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            rss = pages * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            pass  # it is ending; the group's figure remains
+        with suppress(OSError, IndexError):  # it is ending; the group's figure remains
+            rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return {"t": round(self._seconds(), 1), "rss": rss, "used": self.group.memory_used() or rss, "limit": self.group.memory_limit()}
-
-    def _deadline(self) -> float | None:
-        limit = self.order.resources.time_limit
-        if not limit:
-            return None
-        earlier = self.yard.runs.get(self.order.run).attempts(self.order.step)
-        spent = sum(attempt.seconds() for attempt in earlier if attempt.number < self.order.attempt)
-        return self.began + limit - spent
 
     def _decide(self, name: str, value: Any, reason: str) -> None:
         self.said.decisions[name] = Decision(value=value, reason=reason)
@@ -404,11 +360,10 @@ class _Lines:
         ready = self._selector.select(seconds)
         for key, _ in ready:
             data = os.read(key.fd, 1 << 16)
-            *lines, self._rest[key.fd] = (self._rest[key.fd] + data).split(b"\n")
+            *lines, self._rest[key.fd] = (self._rest[key.fd] + (data or b"\n")).split(b"\n")
             if not data:
                 self._selector.unregister(key.fd)
-                lines = [self._rest[key.fd]] if self._rest[key.fd] else []
-            for line in lines:
+            for line in filter(None, lines):
                 key.data(line)
         return bool(ready)
 
@@ -416,14 +371,8 @@ class _Lines:
 def _environment(threads: int, scratch: Path) -> dict[str, str]:
     """The child's environment: threads, no network for the libraries, caches in the scratch folder."""
     pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
-    quiet = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
-    }
+    quiet = "HF_HUB_OFFLINE HF_DATASETS_OFFLINE HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"
     caches = {"HF_HOME": str(scratch / "hf"), "TMPDIR": str(scratch), "TOKENIZERS_PARALLELISM": "false" if threads == 1 else "true"}
     # Threads that wait by spinning wait for ever on a core that somebody else uses: on shared cores two of them were seven times slower than one.
     waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-    return {**waiting, **os.environ, **pools, **quiet, **caches, "PYTHONUNBUFFERED": "1"}
+    return {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}

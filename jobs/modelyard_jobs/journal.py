@@ -5,13 +5,13 @@ The sequence number starts at 1 in each attempt, so that whoever follows both, o
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
-
-import structlog
 
 from modelyard.yard.runs import Progress
 
@@ -27,19 +27,14 @@ class Journal:
         self._seq = 0
         self._seen: deque[tuple[float, int, str]] = deque(maxlen=RATE_OVER)
         self._told = 0.0
-        self._logger = structlog.wrap_logger(
-            None,
-            processors=[
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-                self._number,
-                structlog.processors.JSONRenderer(default=str),
-                self._write,
-            ],
-        )
 
     def write(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """One line."""
-        self._logger.msg(event, level=level, **{name: value for name, value in fields.items() if name not in ("seq", "at")})
+        self._seq += 1
+        head = {"seq": self._seq, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": level, "event": event}
+        line = json.dumps({**head, **fields, **head}, default=str).encode() + b"\n"
+        for write in self._to:
+            write(line)
 
     def traceback(self) -> None:
         """The exception that is being handled, as a line."""
@@ -58,12 +53,3 @@ class Journal:
             self._told = now
             self.write("progress", done=done, total=total, unit=unit, rate=rate and round(rate, 2), left=left and round(left, 1))
         return Progress(done=done, total=total, unit=unit, rate=rate, left=left)
-
-    def _number(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        self._seq += 1
-        return {"seq": self._seq, "at": event.pop("at"), "level": event.pop("level"), "event": event.pop("event"), **event}
-
-    def _write(self, _logger: Any, _method: str, line: Any) -> Any:
-        for write in self._to:
-            write(line.encode() + b"\n")
-        raise structlog.DropEvent

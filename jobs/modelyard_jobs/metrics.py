@@ -64,11 +64,11 @@ def classification(counts: Counts, labels: Sequence[str], seed: int) -> Classifi
     n = int(counts.sum())
     right, support, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     occurs = (support + predicted) > 0
-    point = _scores(counts, occurs)
+    point = scores(counts, occurs)
     # All draws beside each other would not fit for a thousand classes.
     rng = np.random.default_rng(seed)
-    drawn = [_scores(rng.multinomial(n, counts.ravel() / n).reshape(counts.shape), occurs) for _ in range(DRAWS)]
-    bounds = {name: np.quantile([scores[name] for scores in drawn], [0.025, 0.975], axis=0) for name in point}
+    drawn = [scores(rng.multinomial(n, counts.ravel() / n).reshape(counts.shape), occurs) for _ in range(DRAWS)]
+    bounds = {name: np.quantile([each[name] for each in drawn], [0.025, 0.975], axis=0) for name in point}
 
     def bootstrapped(name: str, place: Any = ()) -> Metric:
         low, high = bounds[name]
@@ -105,8 +105,8 @@ def wilson(successes: int, n: int) -> Metric:
     return Metric(share, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half, n, "wilson")
 
 
-def _scores(counts: Counts, occurs: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Metric -> value: the averages, and `f1` with one value per class."""
+def scores(counts: Counts, occurs: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Metric -> value: the averages over the classes that occur, and `f1` with one value per class."""
     right, support, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     found = {"precision": _ratio(right, predicted), "recall": _ratio(right, support), "f1": _ratio(2 * right, support + predicted)}
     averages: dict[str, Any] = {}

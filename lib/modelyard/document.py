@@ -7,6 +7,7 @@ come twice; `<<` is a key like any other. Size, depth and number of values are b
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,7 @@ def parse(data: bytes | str, name: str) -> Document:
     """The document in `data`. Raises Usage with the line of what is wrong."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        node = yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise Usage("the file is not UTF-8", where=name, why=f"byte {error.start}", remedy="save it as UTF-8") from error
     except RecursionError as error:
@@ -81,7 +78,7 @@ def parse(data: bytes | str, name: str) -> Document:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise Usage("this is not YAML", where=f"{name}:{mark.line + 1}" if mark else name, why=problem, remedy="correct the line") from error
     lines: dict[Location, int] = {}
-    value = None if node is None else _Reader(name, lines, loader).value(node, ())
+    value = None if node is None else _Reader(name, lines).value(node, ())
     return Document(name, value, lines)
 
 
@@ -92,17 +89,22 @@ class _Loader(yaml.SafeLoader):
 
 
 _NUMBER = list("-+.0123456789")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE", re.VERBOSE), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"), _NUMBER)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), _NUMBER)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+    re.compile(r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"),
     _NUMBER,
 )
-for _resolvers in _Loader.yaml_implicit_resolvers.values():
-    # PyYAML takes a prefix that matches; the whole scalar has to.
-    _resolvers[:] = [(tag, re.compile(f"(?:{pattern.pattern})\\Z")) for tag, pattern in _resolvers]
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "bool": lambda text: text.lower() == "true",
+    "null": lambda _: None,
+    "int": lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
+    "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}
+"""Tag -> value of a text. PyYAML takes a prefix that matches for the whole; hence the `\\Z` above."""
 
 
 @dataclass
@@ -111,7 +113,6 @@ class _Reader:
 
     name: str
     lines: dict[Location, int]
-    loader: _Loader
     count: int = 0
 
     def value(self, node: yaml.Node, location: Location) -> Any:
@@ -139,19 +140,11 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node) -> Any:
         kind, text = node.tag.rpartition(":")[2], str(node.value)
-        if kind == "str":
-            return text
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind == "null":
-            return None
-        if kind == "int":
-            if len(text) > MAX_DIGITS:
-                raise self._wrong(node, "the number is too long", f"over {MAX_DIGITS} digits")
-            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-        if kind == "float":
-            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        raise self._wrong(node, f"the tag {node.tag!r} is not allowed", "")
+        if kind == "int" and len(text) > MAX_DIGITS:
+            raise self._wrong(node, "the number is too long", f"over {MAX_DIGITS} digits")
+        if kind not in _SCALARS:
+            raise self._wrong(node, f"the tag {node.tag!r} is not allowed", "")
+        return _SCALARS[kind](text)
 
     def _wrong(self, node: yaml.Node, what: str, why: str) -> Usage:
         return Usage(what, where=f"{self.name}:{node.start_mark.line + 1}", why=why, remedy="correct the line")

@@ -9,7 +9,7 @@ Codes 64 to 78 follow sysexits.h where that has a word for the case; 124, 130, 1
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -61,7 +61,7 @@ class Failure(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the keyword arguments when the failure crosses a process boundary."""
-        return _rebuild, (type(self), self.record())
+        return from_record, (self.record(),)
 
     def record(self) -> dict[str, str]:
         """The failure as plain strings, as it is kept in outcome.json and in a termination message."""
@@ -164,9 +164,10 @@ def from_exit(code: int) -> type[Failure] | None:
     return _BY_EXIT.get(code, Crashed)
 
 
-def from_record(record: dict[str, str]) -> Failure:
+def from_record(record: Mapping[str, Any]) -> Failure:
     """The failure that `Failure.record` wrote down."""
-    return _rebuild(REGISTRY.get(record.get("category", ""), Crashed), record)
+    kind = REGISTRY.get(record.get("category", ""), Crashed)
+    return kind(record.get("what", ""), where=record.get("where", ""), why=record.get("why", ""), remedy=record.get("remedy", ""))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -185,10 +186,6 @@ def signal_name(code: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"exit {code}"
-
-
-def _rebuild(cls: type[Failure], record: dict[str, str]) -> Failure:
-    return cls(record.get("what", ""), where=record.get("where", ""), why=record.get("why", ""), remedy=record.get("remedy", ""))
 
 
 _BY_EXIT = {failure.exit_code: failure for failure in REGISTRY.values()}

@@ -44,31 +44,39 @@ class Order(BaseModel):
         return STEPS[self.verb].model_validate(self.settings, strict=False)
 
 
-class Outcome(BaseModel):
-    """How an attempt ended. seconds: its running time. reused: the artifact was there already. note: what a person should know all the same."""
+class Ending(BaseModel):
+    """How an attempt, or a step, ended; empty until then. seconds: running time of the attempt; note: what a person should know all the same."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    exit_code: int
-    category: str = "ok"
+    exit_code: int | None = None
+    category: str = ""
     what: str = ""
     where: str = ""
     why: str = ""
     remedy: str = ""
     key: str = ""
     artifact: str | None = None
-    reused: bool = False
-    seconds: float = 0.0
+    seconds: float | None = None
     note: str = ""
+
+    def failure(self) -> Failure | None:
+        """The failure, None when it ended well or has not ended."""
+        return from_record(self.model_dump()) if self.exit_code else None
+
+
+class Outcome(Ending):
+    """How an attempt ended. reused: the artifact was there already."""
+
+    exit_code: int
+    category: str = "ok"
+    seconds: float = 0.0
+    reused: bool = False
 
     @classmethod
     def of(cls, failure: Failure, seconds: float, key: str = "") -> Outcome:
         """The outcome of an attempt that failed."""
         return cls(exit_code=failure.exit_code, seconds=seconds, key=key, **failure.record())
-
-    def failure(self) -> Failure | None:
-        """The failure, None when the attempt ended well."""
-        return from_record({name: getattr(self, name) for name in ("category", "what", "where", "why", "remedy")}) if self.exit_code else None
 
 
 def termination_message(outcome: Outcome, limit: int = 3072) -> bytes:

@@ -23,6 +23,7 @@ Scheme = Literal["modelscope", "hf"]
 HUB_NAMES: dict[Scheme, str] = {"modelscope": "modelscope", "hf": "huggingface"}
 """Scheme of a ref -> key under `[hubs]` in modelyard.toml."""
 
+_KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
 _STEP = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -88,46 +89,36 @@ def parse(text: str) -> Ref:
             f"{text!r} is neither a ref, a path nor the name of a step",
             remedy="write modelscope://owner/name, hf://owner/name, yard://models/name@alias, or a path that starts with ./ or /",
         )
-    path, _, revision = rest.partition("@")
-    parts = path.split("/")
+    path, marked, revision = rest.partition("@")
+    folder, *names = path.split("/")
     if scheme == "yard":
-        return _yard(text, parts, revision)
+        if folder not in _KINDS or len(names) != 1:
+            raise Usage(f"{text!r} is no ref", why="a yard's ref is yard://models/name@alias or yard://datasets/name@alias", remedy="correct it")
+        return YardRef(_KINDS[folder], check_part(names[0], "name", text), check_part(revision or "latest", "alias", text))
     if scheme not in HUB_NAMES:
         known = ", ".join(f"{name}://" for name in (*HUB_NAMES, "yard"))
         raise Usage(f"{text!r} has an unknown scheme {scheme!r}", why=f"known are {known}", remedy="correct the scheme")
     kind: RefKind = "model"
-    if len(parts) == 3 and parts[0] in ("datasets", "models"):
-        kind = "dataset" if parts[0] == "datasets" else "model"
-        parts = parts[1:]
-    if len(parts) != 2:
-        raise Usage(
-            f"{text!r} is no ref", why="a hub's ref has an owner and a name", remedy=f"write {scheme}://owner/name or {scheme}://datasets/owner/name"
-        )
-    owner, name = (check_part(part, "owner" if index == 0 else "name", text) for index, part in enumerate(parts))
-    return HubRef("modelscope" if scheme == "modelscope" else "hf", kind, owner, name, check_revision(revision, text) if "@" in rest else None)
+    if len(names) == 2 and folder in _KINDS:
+        kind, folder, names = _KINDS[folder], names[0], names[1:]
+    if len(names) != 1:
+        remedy = f"write {scheme}://owner/name or {scheme}://datasets/owner/name"
+        raise Usage(f"{text!r} is no ref", why="a hub's ref has an owner and a name", remedy=remedy)
+    owner, name = check_part(folder, "owner", text), check_part(names[0], "name", text)
+    return HubRef("modelscope" if scheme == "modelscope" else "hf", kind, owner, name, check_revision(revision, text) if marked else None)
 
 
 def check_part(part: str, what: str, ref: str) -> str:
     """`part` if it may stand as one component of a path and of a URL; Usage otherwise."""
     if not _PART.fullmatch(part) or ".." in part or part.endswith("."):
-        raise Usage(
-            f"{what} {part!r} is not allowed", where=ref, why="letters, digits, '.', '_' and '-' only, no '..', at most 96", remedy="correct it"
-        )
+        why = "letters, digits, '.', '_' and '-' only, no '..', at most 96"
+        raise Usage(f"{what} {part!r} is not allowed", where=ref, why=why, remedy="correct it")
     return part
 
 
 def check_revision(revision: str, ref: str) -> str:
     """`revision` if it is a plain branch, tag or commit; Usage otherwise."""
     if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision or revision.endswith(("/", ".")):
-        raise Usage(
-            f"revision {revision!r} is not allowed", where=ref, why="a branch, a tag or a commit id is expected after '@'", remedy="correct it"
-        )
+        why = "a branch, a tag or a commit id is expected after '@'"
+        raise Usage(f"revision {revision!r} is not allowed", where=ref, why=why, remedy="correct it")
     return revision
-
-
-def _yard(text: str, parts: list[str], alias: str) -> YardRef:
-    if len(parts) != 2 or parts[0] not in ("models", "datasets"):
-        raise Usage(f"{text!r} is no ref", why="a yard's ref is yard://models/name@alias or yard://datasets/name@alias", remedy="correct it")
-    name = check_part(parts[1], "name", text)
-    kind: RefKind = "dataset" if parts[0] == "datasets" else "model"
-    return YardRef(kind, name, check_part(alias, "alias", text)) if alias else YardRef(kind, name)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ class Pipeline:
         steps, problems = _checked(self.name, self.steps, self.base)
         object.__setattr__(self, "steps", steps)
         if problems:
-            raise _usage([(field_path(location), message, remedy) for location, message, remedy in problems])
+            raise _usage(problems, field_path)
 
     def inputs(self, name: str) -> dict[str, str]:
         """Field -> name of the step whose artifact that field of step `name` takes."""
@@ -54,7 +55,10 @@ class Pipeline:
 
     def order(self) -> list[str]:
         """Names of steps such that each comes after those that it needs, otherwise as written."""
-        return _order({name: set(self.inputs(name).values()) for name in self.steps})
+        order: list[str] = []
+        while len(order) < len(self.steps):
+            order.append(next(name for name in self.steps if name not in order and set(self.inputs(name).values()) <= set(order)))
+        return order
 
     def resources_of(self, name: str) -> Resources:
         """The pipeline's resources with the step's own in their place; accelerators are for steps that compute."""
@@ -67,12 +71,8 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline with every default written out, as JSON values."""
-        return {
-            "name": self.name,
-            "steps": {
-                name: {step.verb: step.settings(), "resources": self.resources_of(name).model_dump(mode="json")} for name, step in self.steps.items()
-            },
-        }
+        resources = {name: self.resources_of(name).model_dump(mode="json") for name in self.steps}
+        return {"name": self.name, "steps": {name: {step.verb: step.settings(), "resources": resources[name]} for name, step in self.steps.items()}}
 
     @property
     def digest(self) -> str:
@@ -105,61 +105,35 @@ def from_document(doc: Document, base: Path | None = None) -> Pipeline:
     problems += [((key,), f"unknown key {key!r}", suggest(key, _TOP)) for key in root if key not in _TOP]
     name, steps = root.get("name"), root.get("steps")
     if not isinstance(name, str):
-        problems.append(
-            (
-                ("name",) if "name" in root else (),
-                "`name` is missing" if name is None else "should be a word",
-                "name the pipeline, such as `name: reviews`",
-            )
-        )
+        what = "`name` is missing" if name is None else "should be a word"
+        problems.append((("name",), what, "name the pipeline, such as `name: reviews`"))
     if not isinstance(steps, dict) or not steps:
-        problems.append((("steps",) if "steps" in root else (), "`steps` is missing or empty", "add steps, such as `reviews: {fetch: {dataset: …}}`"))
+        problems.append((("steps",), "`steps` is missing or empty", "add steps, such as `reviews: {fetch: {dataset: …}}`"))
         steps = {}
     resources = _model(Resources, root.get("resources") or {}, ("resources",), problems)
     parsed = {key: step for key, value in steps.items() if (step := _step(value, ("steps", key), problems))}
     if not problems and isinstance(name, str):
         _, problems = _checked(name, parsed, base)
     if problems or not isinstance(name, str) or resources is None:
-        raise _usage([(doc.at(location), message, remedy) for location, message, remedy in problems])
+        raise _usage(problems, doc.at)
     return Pipeline(name, parsed, resources, base)
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a pipeline file."""
-    definitions: dict[str, Any] = {}
-    step_forms = []
-    for verb, model in STEPS.items():
-        own = model.model_json_schema(ref_template="#/$defs/{model}")
-        own["properties"].pop("resources", None)
-        definitions |= own.pop("$defs", {})
-        definitions[verb] = own
-        step_forms.append(
-            {
-                "type": "object",
-                "properties": {verb: {"$ref": f"#/$defs/{verb}"}, "resources": {"$ref": "#/$defs/Resources"}},
-                "required": [verb],
-                "additionalProperties": False,
-            }
-        )
-    definitions["Resources"] = Resources.model_json_schema()
-    return {
-        "$schema": SCHEMA_ID,
-        "title": "modelyard pipeline",
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
-            "resources": {"$ref": "#/$defs/Resources"},
-            "steps": {
-                "type": "object",
-                "minProperties": 1,
-                "propertyNames": {"pattern": f"^{_NAME.pattern}$"},
-                "additionalProperties": {"oneOf": step_forms},
-            },
-        },
-        "required": ["name", "steps"],
-        "additionalProperties": False,
-        "$defs": dict(sorted(definitions.items())),
-    }
+    definitions = {verb: model.model_json_schema() for verb, model in STEPS.items()} | {"Resources": Resources.model_json_schema()}
+    for definition in definitions.values():
+        definition.pop("$defs", None)
+        definition["properties"].pop("resources", None)
+    resources, name = {"$ref": "#/$defs/Resources"}, {"pattern": f"^{_NAME.pattern}$"}
+    forms = [_closed([verb], {verb: {"$ref": f"#/$defs/{verb}"}, "resources": resources}) for verb in STEPS]
+    steps = {"type": "object", "minProperties": 1, "propertyNames": name, "additionalProperties": {"oneOf": forms}}
+    root = _closed(["name", "steps"], {"name": {"type": "string", **name}, "resources": resources, "steps": steps})
+    return {"$schema": SCHEMA_ID, "title": "modelyard pipeline", **root, "$defs": dict(sorted(definitions.items()))}
+
+
+def _closed(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -183,9 +157,7 @@ def _step(value: Any, location: Location, problems: list[_Problem]) -> Step | No
     if len(verbs) != 1:
         problems.append((location, f"a step has one verb, not {len(verbs)}", f"one of {', '.join(STEPS)}"))
         return None
-    settings = value[verbs[0]]
-    if settings is None:
-        settings = {}
+    settings = {} if value[verbs[0]] is None else value[verbs[0]]
     own = _model(Resources, value["resources"] or {}, (*location, "resources"), problems) if "resources" in value else None
     if isinstance(settings, dict) and "resources" in settings:
         problems.append(((*location, verbs[0], "resources"), "`resources` stands beside the verb, not under it", "move it one level up"))
@@ -251,11 +223,8 @@ def _check_names(name: str, steps: Mapping[str, Step]) -> Iterator[_Problem]:
         if not isinstance(step, str) or not _NAME.fullmatch(step):
             yield ("steps", step), f"{step!r} cannot be a step's name", remedy
         elif len(name) + len(step) > _LONGEST:
-            yield (
-                ("steps", step),
-                f"pipeline and step name are too long together ({len(name) + len(step)} letters)",
-                f"at most {_LONGEST}, so that Jobs can carry them",
-            )
+            what = f"pipeline and step name are too long together ({len(name) + len(step)} letters)"
+            yield ("steps", step), what, f"at most {_LONGEST}, so that Jobs can carry them"
     if not steps:
         yield ("steps",), "a pipeline needs a step", "add one"
 
@@ -271,29 +240,22 @@ def _linked(steps: Mapping[str, Step], base: Path) -> tuple[dict[str, Step], lis
         for input_field, kind in step.inputs.items():
             value = getattr(step, input_field)
             location = ("steps", name, step.verb, input_field)
-            if isinstance(value, Step):
-                if id(value) in names:
-                    update[input_field] = names[id(value)]
-                else:
-                    problems.append((location, f"the {value.verb} step given here is not one of the pipeline's", "add it to `steps`"))
+            if isinstance(value, Step) and id(value) in names:
+                update[input_field] = names[id(value)]
+            elif isinstance(value, Step):
+                problems.append((location, f"the {value.verb} step given here is not one of the pipeline's", "add it to `steps`"))
             elif not refs.is_step_name(value):
-                fetch = _fetch(kind, value, base, location, problems)
-                if fetch:
-                    fetch_name = f"fetch-{digest([kind, fetch.settings()])[:8]}"
-                    fetches[fetch_name] = fetch
-                    update[input_field] = fetch_name
+                try:
+                    fetch = STEPS["fetch"].model_validate({kind: _absolute(value, base)})
+                except ValidationError as errors:
+                    problems += [(location, message, f"`{input_field}` takes a {kind}") for _, message, _ in explain(errors, STEPS["fetch"])]
+                else:
+                    update[input_field] = f"fetch-{digest([kind, fetch.settings()])[:8]}"
+                    fetches[update[input_field]] = fetch
         if step.verb == "fetch":
             update |= {name: _absolute(value, base) for name in ("model", "dataset") if (value := getattr(step, name))}
         linked[name] = step.model_copy(update=update)
     return {**{name: step for name, step in fetches.items() if name not in linked}, **linked}, problems
-
-
-def _fetch(kind: str, ref: str, base: Path, location: Location, problems: list[_Problem]) -> Step | None:
-    try:
-        return STEPS["fetch"].model_validate({kind: _absolute(ref, base)})
-    except ValidationError as errors:
-        problems += [(location, message, f"`{location[-1]}` takes a {kind}") for _, message, _ in explain(errors, STEPS["fetch"])]
-        return None
 
 
 def _absolute(ref: str, base: Path) -> str:
@@ -314,37 +276,15 @@ def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
                 yield location, f"{source!r} makes a {made}; `{input_field}` takes a {kind}", "name another step"
             else:
                 needs.setdefault(name, set()).add(source)
-    cycle = _cycle(needs)
-    if cycle:
-        yield ("steps", cycle[0]), f"the steps wait for each other: {' -> '.join([*cycle, cycle[0]])}", "break the circle"
+    try:
+        TopologicalSorter({name: sorted(sources) for name, sources in needs.items()}).prepare()
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        yield ("steps", cycle[0]), f"the steps wait for each other: {' -> '.join(cycle)}", "break the circle"
 
 
-def _cycle(needs: Mapping[str, set[str]]) -> list[str]:
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return path[path.index(name) :]
-        if name in done:
-            return []
-        for source in sorted(needs.get(name, ())):
-            if found := walk(source, [*path, name]):
-                return found
-        done.add(name)
-        return []
-
-    return next((found for name in needs if (found := walk(name, []))), [])
-
-
-def _order(needs: Mapping[str, set[str]]) -> list[str]:
-    order: list[str] = []
-    while len(order) < len(needs):
-        order.append(next(name for name in needs if name not in order and needs[name] <= set(order)))
-    return order
-
-
-def _usage(problems: list[tuple[str, str, str]]) -> Usage:
+def _usage(problems: list[_Problem], at: Callable[[Location], str]) -> Usage:
     """One failure for all problems: the first in its parts, the others as further lines."""
-    where, what, remedy = problems[0]
-    others = "".join(f"\n{place}: {message}" + (f" ({hint})" if hint else "") for place, message, hint in problems[1:])
-    return Usage(what + (f" ({remedy})" if others and remedy else "") + others, where=where, remedy="" if others else remedy)
+    location, what, remedy = problems[0]
+    others = "".join(f"\n{at(place)}: {message}" + (f" ({hint})" if hint else "") for place, message, hint in problems[1:])
+    return Usage(what + (f" ({remedy})" if others and remedy else "") + others, where=at(location), remedy="" if others else remedy)

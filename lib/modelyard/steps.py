@@ -55,6 +55,7 @@ class Step(BaseModel):
 
     verb: ClassVar[str]
     reuse: ClassVar[Reuse]
+    made: ClassVar[Kind]
     inputs: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
     """Field -> kind of artifact that it takes."""
     neutral: ClassVar[frozenset[str]] = frozenset()
@@ -64,7 +65,7 @@ class Step(BaseModel):
 
     def makes(self) -> Kind:
         """The kind of artifact that the step commits."""
-        raise NotImplementedError
+        return self.made
 
     def settings(self) -> dict[str, Any]:
         """Every setting with its default, as JSON values; without `resources`. Inputs must be names by now."""
@@ -156,16 +157,38 @@ class Fetch(Step):
         return "model" if self.model else "dataset"
 
 
-class Finetune(Step):
+class _Rows(Step):
+    """What steps have that give rows to a model."""
+
+    reuse = Reuse.PURE
+    inputs = MappingProxyType({"model": "model", "data": "dataset"})
+
+    model: Input = Field(description="the model to start from")
+    data: Input = Field(description="the rows")
+    max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
+    text: str | None = Field(None, description="column of the text; default: found by name or type")
+    seed: int = Field(42, ge=0, lt=2**32, description="decides what is drawn: samples, order, new weights, dropout, the bootstrap")
+
+
+class _Sample(_Rows):
+    """What steps have that run a model over rows."""
+
+    rows: int | None = Field(None, ge=1, description="a seeded sample of this many rows; default all")
+
+    def smoke(self) -> Self:
+        """64 rows."""
+        return self.model_copy(update={"rows": min(self.rows or SMOKE_ROWS, SMOKE_ROWS)})
+
+
+class Finetune(_Rows):
     """Train a model further on labelled rows; the best epoch by the validation split is kept."""
 
     verb = "finetune"
-    reuse = Reuse.PURE
-    inputs = MappingProxyType({"model": "model", "data": "dataset"})
+    made = "model"
     neutral = frozenset({"checkpoint_every"})
 
-    model: Input = Field(description="the model to start from")
     data: Input = Field(description="the rows; without a validation split, 10 % of train are cut for it")
+    label: str | None = Field(None, description="column of the label; default: found by name")
     task: Task = Field("text-classification", description="what the model learns to do")
     epochs: int = Field(3, ge=1, description="passes over the rows")
     batch_size: int = Field(16, ge=1, description="rows of one forward pass")
@@ -174,80 +197,43 @@ class Finetune(Step):
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decay; not on biases and norms")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all optimizer steps in which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
-    train_rows: int | None = Field(None, ge=2, description="rows to train on, a seeded sample taken after the validation split; it validates on no more than that; default all")
+    train_rows: int | None = Field(
+        None,
+        ge=2,
+        description="rows to train on, a seeded sample taken after the validation split; it validates on no more than that; default all",
+    )
     max_steps: int | None = Field(None, ge=1, description="optimizer steps to stop after")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better validation result")
     dtype: Dtype = Field("auto", description="of the computation; weights and optimizer stay float32")
-    seed: int = Field(42, ge=0, lt=2**32, description="decides sample, order, new weights and dropout")
-    text: str | None = Field(None, description="column of the text; default: found by name or type")
-    label: str | None = Field(None, description="column of the label; default: found by name")
     checkpoint_every: Seconds = Field(60, description="seconds between checkpoints; one more at each epoch's end")
-
-    def makes(self) -> Kind:
-        """A model."""
-        return "model"
 
     def smoke(self) -> Self:
         """64 rows, 2 optimizer steps, 1 epoch."""
-        return self.model_copy(
-            update={"train_rows": _at_most(self.train_rows, SMOKE_ROWS), "max_steps": _at_most(self.max_steps, SMOKE_STEPS), "epochs": 1}
-        )
+        rows, steps = min(self.train_rows or SMOKE_ROWS, SMOKE_ROWS), min(self.max_steps or SMOKE_STEPS, SMOKE_STEPS)
+        return self.model_copy(update={"train_rows": rows, "max_steps": steps, "epochs": 1})
 
 
-class Evaluate(Step):
+class Evaluate(_Sample):
     """Measure a model on labelled rows: metrics with their intervals, confusion matrix, worst errors."""
 
     verb = "evaluate"
-    reuse = Reuse.PURE
-    inputs = MappingProxyType({"model": "model", "data": "dataset"})
+    made = "metrics"
 
     model: Input = Field(description="the model to measure")
-    data: Input = Field(description="the rows")
     split: str = Field("test", pattern=r"^[A-Za-z0-9_-]+$", description="which split of the data")
-    rows: int | None = Field(None, ge=1, description="a seeded sample of this many rows; default all")
-    max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
-    text: str | None = Field(None, description="column of the text; default: found by name or type")
     label: str | None = Field(None, description="column of the label; default: found by name")
-    seed: int = Field(42, ge=0, lt=2**32, description="decides the sample and the bootstrap")
-
-    def makes(self) -> Kind:
-        """Metrics."""
-        return "metrics"
-
-    def smoke(self) -> Self:
-        """64 rows."""
-        return self.model_copy(update={"rows": _at_most(self.rows, SMOKE_ROWS)})
 
 
-class Infer(Step):
+class Infer(_Sample):
     """Run a model over rows; a data set of predictions in the order of the rows."""
 
     verb = "infer"
-    reuse = Reuse.PURE
-    inputs = MappingProxyType({"model": "model", "data": "dataset"})
+    made = "dataset"
 
     model: Input = Field(description="the model to run")
-    data: Input = Field(description="the rows")
     split: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$", description="which split of the data; default: the only one, else test")
-    rows: int | None = Field(None, ge=1, description="a seeded sample of this many rows; default all")
-    max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
-    text: str | None = Field(None, description="column of the text; default: found by name or type")
-    seed: int = Field(42, ge=0, lt=2**32, description="decides the sample")
     token_budget: int | None = Field(None, ge=16, description="padded tokens of one batch; default: what suits the device")
-
-    def makes(self) -> Kind:
-        """A dataset: the predictions."""
-        return "dataset"
-
-    def smoke(self) -> Self:
-        """64 rows."""
-        return self.model_copy(update={"rows": _at_most(self.rows, SMOKE_ROWS)})
 
 
 STEPS: Mapping[str, type[Step]] = MappingProxyType({step.verb: step for step in (Fetch, Finetune, Infer, Evaluate)})
 """Verb -> settings, in the order of the lifecycle."""
-
-
-def _at_most(value: int | None, limit: int) -> int:
-    return limit if value is None else min(value, limit)

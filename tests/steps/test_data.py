@@ -133,8 +133,8 @@ def test_no_row_moves_when_the_data_grow(read):
     small = read({"a.jsonl": jsonl(*({"text": text} for text in texts[:1000]))})["train"]
     # Grown in front as well, so that every row has another number.
     large = read({"a.jsonl": jsonl(*({"text": text} for text in reversed(texts)))})["train"]
-    cut_of_small = {small[int(row)]["text"] for row in data.cut(small, ["text"], 0.1)[1]}
-    rest, cut = data.cut(large, ["text"], 0.1)
+    cut_of_small = {small[int(row)]["text"] for row in data.cut(small, "text", 0.1)[1]}
+    rest, cut = data.cut(large, "text", 0.1)
     assert cut_of_small == {large[int(row)]["text"] for row in cut} & set(texts[:1000])
     assert sorted([*rest, *cut]) == list(range(2000))
     assert 150 < len(cut) < 250
@@ -142,7 +142,7 @@ def test_no_row_moves_when_the_data_grow(read):
 
 def test_duplicates_fall_on_the_same_side(read):
     rows = read({"a.jsonl": jsonl(*({"text": f"row {number % 50}", "label": number} for number in range(500)))})["train"]
-    rest, cut = data.cut(rows, ["text"], 0.3)
+    rest, cut = data.cut(rows, "text", 0.3)
     assert not {rows[int(row)]["text"] for row in rest} & {rows[int(row)]["text"] for row in cut}
     assert len(cut)
 
@@ -150,7 +150,7 @@ def test_duplicates_fall_on_the_same_side(read):
 def test_cut_of_selected_rows_is_that_of_their_content(read):
     rows = read({"a.jsonl": jsonl(*({"text": f"row {number}"} for number in range(3000)))})["train"]
     picked = rows.select(range(2999, 0, -3))
-    assert np.array_equal(data.keys(picked, ["text"]), data.keys(rows, ["text"])[2999:0:-3])
+    assert np.array_equal(data.keys(picked, "text"), data.keys(rows, "text")[2999:0:-3])
 
 
 def test_sample():
@@ -167,4 +167,4 @@ def test_overlap_counts_rows_of_the_second(read):
     splits = read(
         {"train.jsonl": jsonl({"text": "a"}, {"text": "b"}, {"text": "b"}), "test.jsonl": jsonl({"text": "b"}, {"text": "b"}, {"text": "B"})}
     )
-    assert data.overlap(splits["train"], splits["test"], ["text"]) == 2
+    assert data.overlap(splits["train"], splits["test"], "text") == 2

@@ -228,7 +228,7 @@ def test_stopped_within_a_validation_the_validation_is_repeated(make):
     with pytest.raises(Yielded):
         loop.train()
     assert toy.at_validation == []
-    assert (loop.progress.step, loop.progress.rows, loop.progress.epoch) == (6, ROWS, 0)
+    assert (loop.progress.step, loop.progress.epoch) == (6, 0)
     trained = len(toy.seen)
     again = make(toy, attempt=2, epochs=1)
     again.train()
@@ -288,7 +288,7 @@ def test_a_checkpoint_is_safetensors_and_json(make):
     with pytest.raises(Yielded):
         loop.train()
     _, folder = loop.context.checkpoints.furthest()
-    assert sorted(path.name for path in folder.iterdir()) == ["optimizer.safetensors", "random.safetensors", "state.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["optimizer.safetensors", "state.json", "weights.safetensors"]
     assert set(load_file(folder / "weights.safetensors")) == {"embedding.weight", "head.weight", "head.bias", "calls"}
     assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "weights.safetensors").values())
 
@@ -312,7 +312,7 @@ def test_the_checkpoint_of_an_epochs_end_holds_its_validation(make):
         loop.train()
     number, folder = loop.context.checkpoints.furthest()
     state = json.loads((folder / "state.json").read_text())["progress"]
-    assert (number, state["epoch"], state["rows"], state["best_epoch"]) == (6, 1, 0, 1)
+    assert (number, state["step"], state["epoch"], state["best_epoch"]) == (6, 6, 1, 1)
     assert loop.context.checkpoints.whole("best-1") is not None
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from modelyard_jobs import metrics
 from modelyard_jobs.finetune import optimizer, precision
-from modelyard_jobs.finetune.classification import macro_f1
-from modelyard_jobs.finetune.order import Order, position, split
+from modelyard_jobs.finetune.order import Order, split
 
 
 @pytest.fixture
@@ -43,18 +43,6 @@ def test_batches_hold_rows_of_like_length_and_come_in_any_order_of_length(length
     assert longest not in (sorted(longest), sorted(longest, reverse=True))
 
 
-def test_rows_consumed_give_the_position(lengths):
-    batches = Order(lengths, 16, 42, "d").epoch(0)
-    consumed = 0
-    for place, batch in enumerate(batches):
-        assert position(batches, consumed) == place
-        consumed += len(batch)
-    assert position(batches, 1003) == 63
-    for within in (1, 1002, 1004):
-        with pytest.raises(ValueError, match="whole number of batches"):
-            position(batches, within)
-
-
 @pytest.mark.parametrize(
     ("most_rows", "most_tokens", "expected"),
     [
@@ -83,7 +71,7 @@ def test_rate_rises_then_falls_and_wastes_no_step(total, warmup):
 def test_biases_and_norms_are_not_decayed():
     model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
     model[0].weight.requires_grad_(False)  # a frozen weight is not the optimizer's
-    decayed, plain = optimizer.build(model, 0.01, "cpu").param_groups
+    decayed, plain = optimizer.build(model, 0.01).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
     assert {id(parameter) for parameter in decayed["params"]} == {id(model[1].weight)}
     assert {id(parameter) for parameter in plain["params"]} == {id(model[1].bias), id(model[2].weight), id(model[2].bias)}
@@ -115,4 +103,6 @@ def test_dtype_is_decided_with_a_reason(monkeypatch, asked, device, has, name, w
 def test_macro_f1_is_scikit_learns(seed):
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(0, 4, 30), random.integers(1, 6, 30)
-    assert macro_f1(truth, predicted) == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))
+    counts = metrics.confusion(truth, predicted, 6)
+    found = metrics.scores(counts, counts.sum(0) + counts.sum(1) > 0)["f1_macro"]
+    assert found == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))

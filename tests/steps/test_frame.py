@@ -282,6 +282,7 @@ def test_a_sample_near_the_limit_names_the_silent_kill(stage: Stage, monkeypatch
     """Where the kernel kills the whole group, nothing is left but the last sample of the attempt before."""
     from modelyard_jobs import frame
     from modelyard_jobs.cgroup import Cgroup
+    from modelyard_jobs.context import Stop
     from modelyard_jobs.journal import Journal
 
     earlier = stage.run.new_attempt("step")
@@ -289,7 +290,7 @@ def test_a_sample_near_the_limit_names_the_silent_kill(stage: Stage, monkeypatch
     attempt = stage.run.new_attempt("step")
     monkeypatch.setattr(Cgroup, "memory_limit", lambda _: 1 << 30)
     monkeypatch.setattr(frame.subprocess, "Popen", lambda *_, **__: pytest.fail("nothing may be loaded"))
-    result = frame.Frame(stage.order(attempt), stage.yard, attempt, Journal(attempt.add_log), frame._Signals()).run()
+    result = frame.Frame(stage.order(attempt), stage.yard, attempt, Journal(attempt.add_log), Stop(polled=True)).run()
     assert (result.exit_code, result.category) == (83, "host-oom")
     assert "memory: 2Gi" in result.remedy
     monkeypatch.setattr(Cgroup, "memory_limit", lambda _: 4 << 30)

@@ -219,10 +219,10 @@ def edit(folder, **values):
 
 def test_encode_counts_what_is_cut(yard, tmp_path):
     _, tokenizer = task.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    encoded = task.encode(tokenizer, ["good film", "good " * 6, "good " * 7, ""], 8)
-    assert [len(ids) for ids in encoded.ids] == [4, 8, 8, 2]
-    assert encoded.truncated == [False, False, True, False]
-    assert task.encode(tokenizer, [], 8).ids == []
+    encoded, truncated = task.encode(tokenizer, ["good film", "good " * 6, "good " * 7, ""], 8)
+    assert [len(ids) for ids in encoded] == [4, 8, 8, 2]
+    assert truncated == [False, False, True, False]
+    assert task.encode(tokenizer, [], 8) == ([], [])
 
 
 def test_collate(yard, tmp_path):

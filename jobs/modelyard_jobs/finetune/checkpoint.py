@@ -2,8 +2,7 @@
 
     weights.safetensors    parameters and kept buffers by name, float32
     optimizer.safetensors  <parameter>/<quantity>
-    random.safetensors     generators of torch, of the device, of numpy
-    state.json             Progress, the scaler, python's generator, and the parameters of the run that it belongs to
+    state.json             Progress, the scaler, the generators of torch, of the device, of numpy and of python, and the parameters of the run
 
 The learning rate is a function of the step and the order one of seed and epoch, so neither has state. Safetensors and JSON: reading runs no code.
 """
@@ -22,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-WEIGHTS, OPTIMIZER, RANDOM, STATE = "weights.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass
@@ -32,16 +31,12 @@ class Progress:
     micro: int
     """Rows of one forward pass; what is left of `batch_size` after memory ran out."""
     step: int = 0
+    """Optimizer steps over all epochs. Those of the present epoch are all done: its validation is due."""
     epoch: int = 0
-    rows: int = 0
-    """Rows of the present epoch that were trained on. All of them: its validation is due."""
-    done: bool = False
     best_epoch: int = 0
     """1 for the first; 0: none was measured."""
     best_value: float = 0.0
     best_loss: float = 0.0
-    stale: int = 0
-    """Epochs since the best."""
     window: list[float] = field(default_factory=list)
     """Losses of the steps that the log has not got yet."""
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -68,11 +63,6 @@ class Machinery:
     optimizer: torch.optim.Optimizer
     scaler: Any
     device: str
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """(name, parameter) in the order in which the optimizer counts them."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        return [(names[parameter], parameter) for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 class Moment:
@@ -107,19 +97,14 @@ def write(folder: Path, machinery: Machinery, progress: Progress, run: Mapping[s
     """Write all of it into the empty `folder`. run: the parameters that a run must share to go on from here."""
     write_weights(folder, machinery.model)
     quantities = {}
-    for name, parameter in machinery.trained():
+    for name, parameter in machinery.model.named_parameters():
         for quantity, value in machinery.optimizer.state.get(parameter, {}).items():
             quantities[f"{name}/{quantity}"] = value.contiguous()
     save_file(quantities, folder / OPTIMIZER)
-    generators = Moment(machinery.device)
-    twister = np.random.get_state(legacy=False)
-    tensors = {"torch": generators.host, "numpy": torch.from_numpy(twister["state"]["key"].astype(np.int64))}
-    if generators.device is not None:
-        tensors[machinery.device] = generators.device
-    save_file(tensors, folder / RANDOM)
-    rest = {"pos": twister["state"]["pos"], "has_gauss": twister["has_gauss"], "gauss": twister["gauss"]}
-    state = {"run": run, "progress": asdict(progress), "scaler": machinery.scaler.state_dict(), "python": random.getstate(), "numpy": rest}
-    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    now = Moment(machinery.device)
+    generators = {"torch": now.host, "device": now.device, "numpy": np.random.get_state(legacy=False), "python": random.getstate()}
+    state = {"run": run, "progress": asdict(progress), "scaler": machinery.scaler.state_dict(), "generators": generators}
+    (folder / STATE).write_text(json.dumps(state, default=lambda numbers: numbers.tolist()), encoding="utf-8")
 
 
 def look(folder: Path, run: Mapping[str, Any]) -> Progress | None:
@@ -132,21 +117,16 @@ def restore(folder: Path, machinery: Machinery) -> None:
     """Put back what `write` wrote, the progress excepted."""
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     read_weights(folder, machinery.model)
-    by_parameter: dict[str, dict[str, torch.Tensor]] = {}
+    parameters = dict(machinery.model.named_parameters())
     for key, value in load_file(folder / OPTIMIZER).items():
         name, _, quantity = key.rpartition("/")
-        by_parameter.setdefault(name, {})[quantity] = value
-    # load_state_dict moves each quantity to where this kind of optimizer wants it.
-    places = {place: by_parameter[name] for place, (name, _) in enumerate(machinery.trained()) if name in by_parameter}
-    machinery.optimizer.load_state_dict({"state": places, "param_groups": machinery.optimizer.state_dict()["param_groups"]})
+        machinery.optimizer.state[parameters[name]][quantity] = value.to(machinery.device)
     if state["scaler"]:
         machinery.scaler.load_state_dict(state["scaler"])
-    tensors = load_file(folder / RANDOM)
-    set_generators(tensors["torch"], tensors.get(machinery.device))
-    rest = state["numpy"]
-    twister = {"key": tensors["numpy"].numpy().astype(np.uint32), "pos": rest["pos"]}
-    np.random.set_state({"bit_generator": "MT19937", "state": twister, "has_gauss": rest["has_gauss"], "gauss": rest["gauss"]})
-    version, words, gauss = state["python"]
+    generators = state["generators"]
+    set_generators(*(generators[name] and torch.tensor(generators[name], dtype=torch.uint8) for name in ("torch", "device")))
+    np.random.set_state(generators["numpy"])
+    version, words, gauss = generators["python"]
     random.setstate((version, tuple(words), gauss))
 
 

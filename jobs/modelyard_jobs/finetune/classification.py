@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from modelyard_jobs import batching
+from modelyard_jobs import batching, metrics
 from modelyard_jobs.finetune.loop import Batch, Score, to_device
 from modelyard_jobs.finetune.order import Rows
 from modelyard_jobs.tasks import text_classification as task
@@ -58,14 +58,7 @@ class Classification:
         truth = self.validation.labels[np.concatenate(parts)]
         logits = torch.cat(measured).cpu()
         loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(truth)).item()
-        predicted = logits.argmax(dim=1).numpy()
-        accuracy = float((predicted == truth).mean())
-        return Score(accuracy, loss, {"accuracy": accuracy, "f1_macro": macro_f1(truth, predicted)})
-
-
-def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Mean F1 of the labels that stand in either."""
-    size = int(max(truth.max(), predicted.max())) + 1
-    hits = np.bincount(truth[truth == predicted], minlength=size)
-    both = np.bincount(truth, minlength=size) + np.bincount(predicted, minlength=size)
-    return float((2 * hits[both > 0] / both[both > 0]).mean())
+        counts = metrics.confusion(truth, logits.argmax(dim=1).numpy(), logits.shape[1])
+        accuracy = float(np.diag(counts).sum() / len(truth))
+        macro = float(metrics.scores(counts, counts.sum(0) + counts.sum(1) > 0)["f1_macro"])
+        return Score(accuracy, loss, {"accuracy": accuracy, "f1_macro": macro})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,17 @@ def write(model: Any, tokenizer: Any, base: Artifact, out: Path) -> None:
     """Write model.safetensors, config.json, the tokenizer's files and the licence into `out`. base: the model that training started from."""
     model.config._name_or_path = ""
     model.save_pretrained(out)
-    config = out / "config.json"
-    _write(config, _without_places(_read(config)))
+    _rewrite(out / "config.json", {})
     wanted = TOKENIZER_FILES | set(type(tokenizer).vocab_files_names.values())
     for entry in base.files:
         if entry.path in wanted or _LICENCE.fullmatch(entry.path):
             shutil.copyfile(base.path / entry.path, out / entry.path)
-    config = out / "tokenizer_config.json"
-    if config.exists():
-        settings = _without_places(_read(config))
-        if tokenizer.pad_token is not None:
-            settings.setdefault("pad_token", str(tokenizer.pad_token))  # the loader may have chosen one
-        _write(config, settings)
+    if (config := out / "tokenizer_config.json").exists():
+        _rewrite(config, {} if tokenizer.pad_token is None else {"pad_token": str(tokenizer.pad_token)})  # the loader may have chosen one
 
 
-def _without_places(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if not (_PLACE.fullmatch(name) and isinstance(value, str | bool | None))}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
-
-
-def _write(path: Path, settings: dict[str, Any]) -> None:
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+def _rewrite(path: Path, missing: Mapping[str, str]) -> None:
+    """Take the names of places out of a configuration; `missing`: what it gets where it says nothing of it."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in settings.items() if not (_PLACE.fullmatch(name) and isinstance(value, str | bool | None))}
+    path.write_text(json.dumps({**missing, **kept}, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -26,11 +26,10 @@ from modelyard.errors import BadData, DeviceOom, VolumeFailed, Yielded
 from modelyard_jobs.context import Context
 from modelyard_jobs.finetune import checkpoint, optimizer
 from modelyard_jobs.finetune.checkpoint import Machinery, Moment, Progress
-from modelyard_jobs.finetune.order import Order, Rows, position, split
+from modelyard_jobs.finetune.order import Order, Rows, split
 from modelyard_jobs.finetune.precision import Precision
 
 Batch = dict[str, torch.Tensor]
-Clock = Callable[[], float]
 
 KEPT = 2
 """Checkpoints that stay: the last one may be torn by what ends the machine."""
@@ -84,7 +83,7 @@ class Loop:
         order: Order,
         precision: Precision,
         run: Mapping[str, Any],
-        clock: Clock = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.context, self.model, self.objective = context, model, objective
         self.order, self.precision, self.run, self.clock = order, precision, run, clock
@@ -92,7 +91,7 @@ class Loop:
         steps = self.settings.epochs * order.steps
         self.total = min(steps, self.settings.max_steps or steps)
         self.log_every = max(1, self.total // POINTS)
-        self.optimizer = optimizer.build(model, self.settings.weight_decay, self.device)
+        self.optimizer = optimizer.build(model, self.settings.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device, enabled=precision.scaled)
         self.machinery = Machinery(model, self.optimizer, self.scaler, self.device)
         self.progress = Progress(micro=self.settings.batch_size)
@@ -110,8 +109,8 @@ class Loop:
         with self.context.stop.polled():
             try:
                 self._resume()
-                while not self.progress.done:
-                    self._epoch()
+                while not self._epoch():
+                    pass
                 self._take_best()
             except _StopAsked:
                 self._save()
@@ -143,18 +142,19 @@ class Loop:
         self._saved_at = self.clock()
         self.context.log.info("resumed", step=number, total=self.total, epoch=progress.epoch + 1)
 
-    def _epoch(self) -> None:
+    def _epoch(self) -> bool:
+        """Train what is left of the epoch, and validate; whether it was the last one."""
         state = self.progress
         batches = self.order.epoch(state.epoch)
         self.model.train()
-        for rows in batches[position(batches, state.rows) :]:
+        for rows in batches[state.step - state.epoch * self.order.steps :]:
             if state.step == self.total:
                 break
             self._step(rows)
             if self.clock() - self._saved_at >= self.settings.checkpoint_every:
                 self._save()
             self._pause()
-        self._close_epoch()
+        return self._close_epoch()
 
     def _step(self, rows: Rows) -> None:
         state, started = self.progress, self.clock()
@@ -165,12 +165,12 @@ class Loop:
             self.optimizer.zero_grad()
             before.restore()
             raise
-        optimizer.set_rate(self.optimizer, optimizer.rate(state.step, self.total, self.settings.learning_rate, self.settings.warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(state.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         state.step += 1
-        state.rows += len(rows)
         state.trained += len(rows)
         state.tokens += int(self.objective.lengths[rows].sum())
         self._unread.append((state.step, rows, measured))
@@ -178,6 +178,9 @@ class Loop:
             self._read_losses()
         state.seconds += self.clock() - started
         self.context.progress(state.step, self.total, "steps")
+
+    def _rate(self, step: int) -> float:
+        return optimizer.rate(step, self.total, self.settings.learning_rate, self.settings.warmup)
 
     def _gradient_that_fits(self, rows: Rows, before: Moment) -> torch.Tensor:
         while True:
@@ -188,7 +191,12 @@ class Loop:
             # Outside of the handler: the traceback would hold on to the very tensors that took the memory.
             self.optimizer.zero_grad()
             before.restore()
-            self._halve(why)
+            if self.progress.micro == 1:
+                raise self._out_of_memory(why)
+            self.progress.micro //= 2
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+            self.context.log.warning("out of device memory: smaller passes, same steps", rows_per_pass=self.progress.micro)
 
     def _gradient(self, rows: Rows) -> torch.Tensor:
         """Leave the clipped gradient of the rows' mean loss in the parameters; [loss, norm before clipping], on the device."""
@@ -213,14 +221,6 @@ class Loop:
         state.padded += sum(len(part) * int(self.objective.lengths[part].max()) for part, _, _ in parts)
         return torch.stack([loss, norm.to(loss.dtype)])
 
-    def _halve(self, why: str) -> None:
-        if self.progress.micro == 1:
-            raise self._out_of_memory(why)
-        self.progress.micro = max(1, self.progress.micro // 2)
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-        self.context.log.warning("out of device memory: smaller passes, same steps", rows_per_pass=self.progress.micro)
-
     def _out_of_memory(self, why: str) -> DeviceOom:
         return DeviceOom(
             f"the device's memory is too small to train on {self.progress.micro} rows at once",
@@ -242,8 +242,7 @@ class Loop:
             state.window.append(loss)
             if step % self.log_every and step != self.total:
                 continue
-            rate = optimizer.rate(step - 1, self.total, self.settings.learning_rate, self.settings.warmup)
-            point = {"step": step, "epoch": state.epoch + 1, "loss": sum(state.window) / len(state.window), "lr": rate}
+            point = {"step": step, "epoch": state.epoch + 1, "loss": sum(state.window) / len(state.window), "lr": self._rate(step - 1)}
             state.window.clear()
             state.curve.append(point)
             self.context.log.info("step", **point)
@@ -259,7 +258,7 @@ class Loop:
             remedy="lower learning_rate; if it happens at these rows whatever the rate, look at them",
         )
 
-    def _close_epoch(self) -> None:
+    def _close_epoch(self) -> bool:
         self._read_losses()
         state = self.progress
         started = self.clock()
@@ -270,33 +269,23 @@ class Loop:
             score = self.objective.validate(self.model, tokens, self._pause)
         state.validated += self.clock() - started
         state.epoch += 1
-        state.rows = 0
-        improved = score is not None and self._note(score)
-        state.stale = 0 if improved else state.stale + 1
-        patience = self.settings.patience if score is not None else None
-        state.done = state.step == self.total or (patience is not None and state.stale >= patience)
-        if state.done:
-            return  # what follows is the result itself
-        if improved:
+        if score is not None:
+            if not math.isfinite(score.loss):
+                what, why = f"training diverged: the validation loss is {score.loss} after epoch {state.epoch}", "no step's loss was infinite or NaN"
+                raise BadData(what, why=why, remedy="lower learning_rate")
+            state.epochs.append({"epoch": state.epoch, "step": state.step, "loss": score.loss, **score.metrics})
+            self.context.log.info("validated", **state.epochs[-1])
+            if not state.best_epoch or (score.value, -score.loss) > (state.best_value, -state.best_loss):
+                state.best_epoch, state.best_value, state.best_loss = state.epoch, score.value, score.loss
+        tired = score is not None and self.settings.patience is not None and state.epoch - state.best_epoch >= self.settings.patience
+        if tired or state.step == self.total:
+            return True  # what follows is the result itself
+        if state.best_epoch == state.epoch:
             self.context.checkpoints.save(f"best-{state.epoch}", lambda folder: checkpoint.write_weights(folder, self.model))
         self._save()
         # After the save: what is kept of the steps names one of the last two.
         self.context.checkpoints.prune(keep=KEPT, prefix="best-")
-
-    def _note(self, score: Score) -> bool:
-        state = self.progress
-        if not math.isfinite(score.loss):
-            raise BadData(
-                f"training diverged: the validation loss is {score.loss} after epoch {state.epoch}",
-                why="no step's loss was infinite or NaN",
-                remedy="lower learning_rate",
-            )
-        state.epochs.append({"epoch": state.epoch, "step": state.step, "loss": score.loss, **score.metrics})
-        self.context.log.info("validated", epoch=state.epoch, step=state.step, loss=score.loss, **score.metrics)
-        if state.best_epoch and (score.value, -score.loss) <= (state.best_value, -state.best_loss):
-            return False
-        state.best_epoch, state.best_value, state.best_loss = state.epoch, score.value, score.loss
-        return True
+        return False
 
     def _take_best(self) -> None:
         state = self.progress

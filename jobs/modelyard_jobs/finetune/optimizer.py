@@ -10,20 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-FUSED = ("cpu", "cuda")
-"""Devices whose AdamW updates all parameters in one kernel."""
 
-
-def build(model: nn.Module, weight_decay: float, device: str) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `model`; biases and norms are not decayed."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            # Biases, and the gains of norms of every kind, are the parameters of one dimension.
-            (plain if parameter.ndim < 2 else decayed).append(parameter)
+def build(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW, in one kernel for all, over the trainable parameters of `model`; biases and norms are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Biases, and the gains of norms of every kind, are the parameters of one dimension.
+    decayed, plain = ([parameter for parameter in trained if (parameter.ndim < 2) is flat] for flat in (False, True))
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=device in FUSED)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
 
 
 def rate(step: int, total: int, peak: float, warmup: float) -> float:
@@ -35,9 +29,3 @@ def rate(step: int, total: int, peak: float, warmup: float) -> float:
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     return peak * (total - step) / (total - rising)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """The same rate for all parameters."""
-    for group in optimizer.param_groups:
-        group["lr"] = value

@@ -8,7 +8,6 @@ divided for the device (`split`) changes neither the order nor, but for rounding
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,15 +47,6 @@ class Order:
             window = window[np.argsort(self.lengths[window], kind="stable")]
             batches += [window[cut : cut + self.batch] for cut in range(0, len(window), self.batch)]
         return [batches[place] for place in random.permutation(len(batches))]
-
-
-def position(batches: Sequence[Rows], consumed: int) -> int:
-    """How many of an epoch's batches hold the `consumed` rows; ValueError when that is within a batch."""
-    ends = np.cumsum([0, *(len(batch) for batch in batches)])
-    place = int(np.searchsorted(ends, consumed))
-    if place == len(ends) or ends[place] != consumed:
-        raise ValueError(f"{consumed} rows are not a whole number of batches")
-    return place
 
 
 def split(rows: Rows, lengths: NDArray[np.int64], most_rows: int, most_tokens: int) -> list[Rows]:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 @dataclass(frozen=True)
 class Precision:
-    """A decision. name: as in `DTYPES`."""
+    """A decision. name: as torch has it."""
 
     name: str
     reason: str
@@ -28,7 +26,7 @@ class Precision:
 
     def autocast(self, device: str) -> AbstractContextManager[object]:
         """What the forward pass runs in. A fresh one each time: it keeps casts of the weights, which every optimizer step makes stale."""
-        return nullcontext() if self.name == "float32" else torch.autocast(device, DTYPES[self.name])
+        return nullcontext() if self.name == "float32" else torch.autocast(device, getattr(torch, self.name))
 
 
 def decide(asked: str, device: str) -> Precision:

@@ -39,9 +39,6 @@ class _Split:
     rows: Rows
     labels: NDArray[np.int64]
 
-    def texts(self, column: str) -> list[str]:
-        return [text for _, (texts,) in data.batches(self.dataset.select(self.rows), [column]) for text in texts]
-
 
 def run(context: Context) -> Produced:
     """Train, and leave the best epoch's model in `context.out`."""
@@ -57,9 +54,9 @@ def run(context: Context) -> Produced:
     truncated: dict[str, int] = {}
 
     def encoded(name: str, split: _Split) -> Examples:
-        found = task.encode(tokenizer, split.texts(columns.text), longest)
-        truncated[name] = sum(found.truncated)
-        return Examples(found.ids, split.labels, split.rows)
+        ids, cut = task.encode(tokenizer, list(data.values(split.dataset.select(split.rows), columns.text)), longest)
+        truncated[name] = sum(cut)
+        return Examples(ids, split.labels, split.rows)
 
     objective = Classification(tokenizer, encoded("train", train), encoded("validation", validation))
     context.detail("truncated", {**truncated, "max_length": longest})
@@ -94,7 +91,7 @@ def _rows(context: Context) -> tuple[_Split, _Split, list[str], task.Columns]:
         validation = _Split(shipped, other, task.label_ids(shipped, columns.label, names)[other])
     else:
         # By the text alone: equal texts with different labels must not stand on both sides.
-        rest, cut = data.cut(dataset, [columns.text], VALIDATION)
+        rest, cut = data.cut(dataset, columns.text, VALIDATION)
         kept, held_out = np.intersect1d(usable, rest), np.intersect1d(usable, cut)
         reason = f"cut from train, about {VALIDATION:.0%}, by a hash of the text: no row changes sides when the data grow"
         if len(kept) == 0 or len(held_out) == 0:
@@ -114,7 +111,7 @@ def _rows(context: Context) -> tuple[_Split, _Split, list[str], task.Columns]:
             why=f"{len(dataset)} rows in train, {len(kept)} after the validation split",
             remedy="a classifier needs rows of two classes at least; raise train_rows, or mend the data",
         )
-    shared = data.overlap(dataset.select(rows), validation.dataset.select(validation.rows), [columns.text])
+    shared = data.overlap(dataset.select(rows), validation.dataset.select(validation.rows), columns.text)
     counts = {"split": len(dataset), "train": len(rows), "validation": len(validation.rows), "faults": faults, "overlap": shared}
     context.detail("rows", counts)
     context.log.info("rows", **counts)

@@ -34,14 +34,6 @@ class Columns:
     label: str
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Texts as token ids, unpadded; `truncated` says of each whether tokens were cut off."""
-
-    ids: list[list[int]]
-    truncated: list[bool]
-
-
 def columns(dataset: Any, text: str | None, label: str | None) -> Columns:
     """The columns named, or found by name and type; NoInput where one is not there."""
     return Columns(text_column(dataset, text), _column(dataset, "label", label, LABEL_NAMES))
@@ -97,7 +89,7 @@ def fault(text: object) -> str | None:
 
 def usable_rows(dataset: Any, column: str) -> tuple[NDArray[np.int64], dict[str, int]]:
     """(numbers of the rows whose text can be classified, fault -> count of those whose cannot); BadData when none can."""
-    whys = [fault(text) for _, (texts,) in data.batches(dataset, [column]) for text in texts]
+    whys = [fault(text) for text in data.values(dataset, column)]
     faults = Counter(why for why in whys if why)
     if len(whys) == faults.total():
         why = "; ".join(f"{why}: {count} rows" for why, count in faults.items())
@@ -164,17 +156,16 @@ def length_limit(model: Any, tokenizer: Any, max_length: int) -> int:
     return int(min(limits))
 
 
-def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
-    """Token ids of each text with the model's special tokens, at most `max_length`, unpadded."""
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
+    """(token ids of each text with the model's special tokens, at most `max_length`, unpadded; of each whether tokens were cut off)."""
     if not texts:
-        return Encoded([], [])
+        return [], []
     batch = tokenizer(
         list(texts), truncation=True, max_length=max_length, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )
     ids = batch["input_ids"]
     # Only a full row can have lost tokens; whether it did is in the Rust encoding, and unknown for the few tokenizers in plain Python.
-    truncated = [len(row) >= max_length and (not batch.encodings or bool(batch.encodings[place].overflowing)) for place, row in enumerate(ids)]
-    return Encoded(ids, truncated)
+    return ids, [len(row) >= max_length and (not batch.encodings or bool(batch.encodings[place].overflowing)) for place, row in enumerate(ids)]
 
 
 def collate(tokenizer: Any, encodings: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 
 from modelyard.cli.output import Output, short, terminal
 from modelyard.quantities import format_seconds
-from modelyard.run.view import Silent
+from modelyard.run.view import View
 from modelyard.yard.runs import Progress, RunStatus, StepState, StepStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
-
-    from modelyard.run import View
 
 EVERY = 10.0
 """Seconds between two plain lines of progress of one step."""
@@ -43,7 +41,7 @@ def view(out: Output) -> Iterator[View]:
         yield Live(bars)
 
 
-class Plain(Silent):
+class Plain(View):
     """A line for each change, and now and then one of progress; the result is the command's."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:

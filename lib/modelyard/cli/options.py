@@ -46,19 +46,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-class _DurationType(click.ParamType[int]):
-    """A duration, such as 90s or 2h, or a number of seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return quantities.parse_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DURATION = _DurationType()
+def duration(text: str) -> int:
+    """Seconds of a duration, such as 90s or 2h: a type of options."""
+    try:
+        return quantities.parse_seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _option(name: str, info: FieldInfo) -> click.Option:

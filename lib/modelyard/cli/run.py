@@ -10,7 +10,6 @@ import click
 
 from modelyard.cli.output import report, short, table
 from modelyard.cli.session import Session, command
-from modelyard.errors import REGISTRY, Crashed
 from modelyard.quantities import format_seconds
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], deta
     from modelyard.cli import follow
     from modelyard.run import Settings, start, start_detached
 
-    settings = Settings(session.config.yard, session.config.hubs, jobs, "all" if ALL in force else frozenset(force))
+    settings = Settings(session.config.yard, session.config.hubs, jobs, frozenset(pipeline.steps if ALL in force else force))
     pipeline = pipeline.smoke() if smoke else pipeline
     if detach:
         run_id = start_detached(pipeline, settings)
@@ -108,11 +107,11 @@ def text(run: Mapping[str, Any]) -> Iterator[str]:
 
 def settle(session: Session, status: RunStatus) -> int:
     """Say on stderr why a run failed and what to do next; its exit code."""
-    failed = {name: step for name, step in status.steps.items() if step.state == "failed"}
-    for name, step in failed.items():
-        kind = REGISTRY.get(step.category, Crashed)
-        report(kind(step.what or kind.meaning, where=": ".join(part for part in (name, step.where) if part), why=step.why, remedy=step.remedy))
-    began = next((name for name, step in failed.items() if step.attempt), None)
+    failed = {name: failure for name, step in status.steps.items() if step.state == "failed" and (failure := step.failure())}
+    for name, failure in failed.items():
+        failure.where = ": ".join(part for part in (name, failure.where) if part)
+        report(failure)
+    began = next((name for name in failed if status.steps[name].attempt), None)
     if status.state in ("stopped", "cancelled"):
         session.out.note(f"the run was {status.state}")
         session.out.hint("run it again: it goes on from what was kept")

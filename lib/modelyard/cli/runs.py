@@ -8,7 +8,7 @@ from datetime import datetime
 
 import click
 
-from modelyard.cli.options import DURATION
+from modelyard.cli.options import duration
 from modelyard.cli.run import described, settle, text
 from modelyard.cli.session import Session, command, complete_runs
 from modelyard.errors import NoInput
@@ -89,7 +89,7 @@ def logs(session: Session, run: str | None, step: str | None, follow: bool) -> N
 
 @command("wait", examples=["modelyard wait", "modelyard wait movie-sentiment-1a2b --timeout 2h"])
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs, help=f"{_NAME}; default the latest.")
-@click.option("--timeout", type=DURATION, help="Give up after this long, such as 90s or 2h, and exit 124; the runs go on.")
+@click.option("--timeout", type=duration, help="Give up after this long, such as 90s or 2h, and exit 124; the runs go on.")
 def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
     """Wait until runs have ended, and exit like the first that failed."""
     from modelyard.cli import follow

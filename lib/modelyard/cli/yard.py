@@ -11,14 +11,12 @@ from typing import Any
 import click
 
 from modelyard import refs
-from modelyard.cli.options import DURATION
+from modelyard.cli.options import duration
 from modelyard.cli.output import short, table
 from modelyard.cli.session import Session, command
 from modelyard.errors import Corrupt, NoInput, Usage
 from modelyard.quantities import format_bytes
 from modelyard.yard import Artifact, Yard
-
-yard = click.Group("yard", help="Look after the yard: artifacts, names, pins, space.")
 
 _NAME = "A digest, the beginning of one, or a name such as models/reviews@champion"
 _ARTIFACT = click.argument("artifact", help=f"{_NAME}.")
@@ -96,17 +94,17 @@ def verify(session: Session, artifacts: tuple[str, ...]) -> None:
     """Hash artifacts again; exit 76 when one is not whole."""
     opened = session.yard()
     digests = [_digest(opened, artifact) for artifact in artifacts] or opened.artifacts.digests()
-    items: list[dict[str, Any]] = [{"digest": digest, "problems": opened.artifacts.verify(digest)} for digest in digests]
-    shown = [{**item, "_state": "; ".join(item["problems"]) or "whole"} for item in items]
-    session.out.listing("Verification", shown, {"ARTIFACT": "digest", "STATE": "_state"}, name="digest")
-    broken = [item["digest"] for item in items if item["problems"]]
+    found = {digest: opened.artifacts.verify(digest) for digest in digests}
+    items = [{"digest": digest, "problems": problems, "_state": "; ".join(problems) or "whole"} for digest, problems in found.items()]
+    session.out.listing("Verification", items, {"ARTIFACT": "digest", "STATE": "_state"}, name="digest")
+    broken = [digest for digest, problems in found.items() if problems]
     if broken:
         remedy = "run the pipeline again with --force: the artifact is made again and replaces this one"
         raise Corrupt(f"{len(broken)} of {len(items)} artifacts are not whole", where=str(opened.root), why=", ".join(broken[:5]), remedy=remedy)
 
 
 @command("gc", examples=["modelyard yard gc --dry-run", "modelyard yard gc --older-than 7d"])
-@click.option("--older-than", type=DURATION, default="30d", help="Age from which a result is not young any more. [default: 30d]")
+@click.option("--older-than", type=duration, default="30d", help="Age from which a result is not young any more. [default: 30d]")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def gc(session: Session, older_than: int, dry_run: bool) -> None:
     """Remove what nothing reaches any more.
@@ -136,8 +134,7 @@ def pin(session: Session, artifact: str | None, why: str, remove: bool) -> None:
     session.out.listing("Pin", items, {"ARTIFACT": "_digest", "WHY": "why", "AT": "at"}, name="digest")
 
 
-for _made in (ls, show, get, put, verify, gc, pin):
-    yard.add_command(_made)
+yard = click.Group("yard", (ls, show, get, put, verify, gc, pin), help="Look after the yard: artifacts, names, pins, space.")
 
 
 def _find(opened: Yard, text: str) -> Artifact:

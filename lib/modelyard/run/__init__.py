@@ -2,6 +2,6 @@
 
 from modelyard.run.settings import Settings
 from modelyard.run.start import attach, start, start_detached
-from modelyard.run.view import Silent, View
+from modelyard.run.view import View
 
-__all__ = ["Settings", "Silent", "View", "attach", "start", "start_detached"]
+__all__ = ["Settings", "View", "attach", "start", "start_detached"]

@@ -1,7 +1,7 @@
-"""`python -m modelyard.run --yard FOLDER --run NAME`: the driver of a run in the background."""
+"""`python -m modelyard.run YARD RUN`: the driver of a run in the background."""
 
 import sys
 
 from modelyard.run.start import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(*sys.argv[1:]))

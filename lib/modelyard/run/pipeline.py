@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modelyard import hubs, keys, refs
-from modelyard.errors import RETRIES, Bug, Crashed, Failure, Interrupted, NoInput, Rule, Unavailable, Yielded, from_exit, signal_name
+from modelyard.errors import RETRIES, Bug, Crashed, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit, signal_name
 from modelyard.hubs import Listing
 from modelyard.hubs.selection import fetch_key, select
-from modelyard.order import Order, Outcome
+from modelyard.order import Ending, Order, Outcome
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
 from modelyard.spec import Pipeline, digest
@@ -36,26 +36,20 @@ RETRY_AFTER = (1.0, 2.0)
 
 
 class Execution(Protocol):
-    """One attempt that is being executed."""
+    """One attempt that is being executed; a `subprocess.Popen` is one."""
 
     def poll(self) -> int | None:
         """Exit code, None while it runs."""
 
-    def stop(self) -> None:
-        """SIGTERM."""
+    def terminate(self) -> None:
+        """SIGTERM: it keeps what it can and ends with 75."""
 
     def kill(self) -> None:
         """SIGKILL."""
 
-    def last_words(self) -> str:
-        """What it said last, for an attempt without an outcome."""
 
-
-class Executor(Protocol):
-    """How one step is executed."""
-
-    def start(self, order: Order, attempt: Attempt) -> Execution:
-        """Begin an attempt."""
+Executor = Callable[[Order, Attempt], Execution]
+"""Begins an attempt."""
 
 
 @dataclass
@@ -107,14 +101,11 @@ class Driver:
             self._end()
         except BaseException as error:
             # Without this the run would look alive until its heartbeat has stood still for long enough.
-            self._save(
-                state=RunState.FAILED, exit_code=Bug.exit_code, ended=utc_now(), notes=(*self._status.notes, f"{type(error).__name__}: {error}")
-            )
+            self._save(self._status.over(RunState.FAILED, Bug.exit_code, f"{type(error).__name__}: {error}"))
             raise
         finally:
             ended.set()
             heart.join()
-        self.view.ended(self._status)
         return self._status
 
     # --- resolving refs
@@ -128,7 +119,7 @@ class Driver:
             try:
                 resolved[name] = self._resolve_one(name, step)
             except Failure as failure:
-                self._fail(name, Outcome.of(failure, 0.0))
+                self._set(name, StepState.FAILED, Outcome.of(failure, 0.0))
                 return False
         self.run.write_spec({**self.run.spec(), "resolved": resolved})
         return True
@@ -148,7 +139,8 @@ class Driver:
             if action is None or self.yard.artifacts.find(action.artifact) is None:
                 raise Unavailable(failure.what, where=str(ref), why="and nothing was fetched from it before", remedy=failure.remedy) from failure
             note = f"{ref}: the hub was not asked or did not answer ({failure.what}); as of {action.at}"
-            self._note(note)
+            self.view.note(note)
+            self._save(self._status.model_copy(update={"notes": (*self._status.notes, note)}))
             self._finish(name, StepState.REUSED, action.artifact, note=note)
             return {"ref": str(ref), "artifact": action.artifact, "stale": True}
         self._listings[name] = listing
@@ -162,9 +154,9 @@ class Driver:
                 self.signals.stop, self.signals.by = True, Interrupted
             if self.signals.stop:
                 self._stop_running()
-            elif not self._failed():
+            elif not self._any(StepState.FAILED):
                 self._begin_ready()
-            if not self._running and (self.signals.stop or self._failed() or not self._waiting()):
+            if not self._running and (self.signals.stop or self._any(StepState.FAILED) or not self._any(StepState.WAITING)):
                 return
             time.sleep(LOOK_EVERY)
             for name in list(self._running):
@@ -177,19 +169,19 @@ class Driver:
                 try:
                     self._begin(name)
                 except Failure as failure:
-                    self._fail(name, Outcome.of(failure, 0.0))
+                    self._set(name, StepState.FAILED, Outcome.of(failure, 0.0))
                     return
 
     def _begin(self, name: str) -> None:
         """Find the step's result, or begin an attempt at it."""
         step, resources = self.pipeline.steps[name], self.pipeline.resources_of(name)
-        inputs = {input_field: self._artifact(source) for input_field, source in self.pipeline.inputs(name).items()}
+        inputs = {input_field: made for input_field, source in self.pipeline.inputs(name).items() if (made := self._step(source).artifact)}
         listing = self._listings.get(name)
         if isinstance(step, Fetch) and listing:
             key = fetch_key(select(listing, step.trust))
         else:
             key = keys.action_key(step, inputs, resources.accelerator if resources.gpus else "cpu")
-        forced = self.settings.forces(name)
+        forced = name in self.settings.force
         action = None if forced or step.reuse in (Reuse.OBSERVE, Reuse.EFFECT) else self.yard.actions.get(key)
         if action is not None and self.yard.artifacts.find(action.artifact):
             self.yard.actions.touch(key)
@@ -209,10 +201,8 @@ class Driver:
             listing=listing.record() if listing else None,
             hubs=dict(self.settings.hubs),
         )
-        self._running[name] = _Running(self.executor.start(order, attempt), attempt)
-        self._set(
-            name, state=StepState.RUNNING, attempt=attempt.number, key=key, exit_code=None, category="", what="", where="", why="", remedy="", note=""
-        )
+        self._running[name] = _Running(self.executor(order, attempt), attempt)
+        self._set(name, StepState.RUNNING, Ending(key=key), attempt=attempt.number)
 
     def _look(self, name: str) -> None:
         """See how a running step is doing."""
@@ -229,39 +219,36 @@ class Driver:
         del self._running[name]
         outcome = self._outcome(running, code)
         if outcome.exit_code == 0 and outcome.artifact:
-            state = StepState.REUSED if outcome.reused else StepState.DONE
-            self._finish(name, state, outcome.artifact, key=outcome.key, note=outcome.note, seconds=outcome.seconds)
+            self._finish(name, StepState.REUSED if outcome.reused else StepState.DONE, outcome.artifact, outcome)
         elif self.signals.stop:
-            self._set(name, state=StepState.STOPPED, **_told(outcome))
+            self._set(name, StepState.STOPPED, outcome)
         elif self._again(name, outcome):
-            self._set(name, state=StepState.WAITING, **_told(outcome))
+            self._set(name, StepState.WAITING, outcome)
             self.view.note(f"{name}: {outcome.category}: {outcome.what}; trying again")
         else:
-            self._fail(name, outcome)
+            self._set(name, StepState.FAILED, outcome)
 
     def _outcome(self, running: _Running, code: int) -> Outcome:
         """How an attempt ended: as it says itself, else by its exit code."""
         outcome = running.attempt.outcome()
         if outcome is not None and (outcome.exit_code == code or code not in (0, outcome.exit_code)):
             return outcome
-        words = running.execution.last_words()
-        failure = (from_exit(code) or Crashed)(
-            f"the step ended with {signal_name(code)} and left no outcome", why=words, remedy=f"see {running.attempt.path}"
-        )
-        return Outcome.of(failure, running.attempt.seconds())
+        what = f"the step ended with {signal_name(code)} and left no outcome"
+        failure = (from_exit(code) or Crashed)(what, why=running.attempt.last_words(), remedy=f"see {running.attempt.path}")
+        return Outcome.of(failure, running.attempt.seconds(), self._step(running.attempt.step).key)
 
     def _again(self, name: str, outcome: Outcome) -> bool:
         """Whether the rule of the outcome's class grants another attempt; when it does, not before a moment has passed."""
         failure = from_exit(outcome.exit_code)
-        rule = failure.rule if failure else Rule.FAIL
-        if rule is Rule.COUNT:
+        tries = 0
+        if failure and failure.rule is Rule.COUNT:
             tries = self._tries[name] = self._tries.get(name, 0) + 1
-            if tries > RETRIES:
-                return False
-            self._not_before[name] = time.monotonic() + RETRY_AFTER[tries - 1]
-            return True
-        self._not_before[name] = time.monotonic() + RETRY_AFTER[0]
-        return rule is Rule.IGNORE
+        elif not failure or failure.rule is not Rule.IGNORE:
+            return False
+        if tries > RETRIES:
+            return False
+        self._not_before[name] = time.monotonic() + RETRY_AFTER[max(tries - 1, 0)]
+        return True
 
     def _stop_running(self) -> None:
         for running in self._running.values():
@@ -269,78 +256,45 @@ class Driver:
                 running.execution.kill()
             elif not running.stopped:
                 running.stopped = True
-                running.execution.stop()
+                running.execution.terminate()
 
     # --- the status
 
     def _end(self) -> None:
-        for name, step in self._status.steps.items():
-            if step.state is StepState.WAITING:
-                self._set(name, state=StepState.SKIPPED, show=False)
         failed = [step for step in self._status.steps.values() if step.state is StepState.FAILED]
-        finished = all(step.state in FINISHED for step in self._status.steps.values())
         if failed:
-            state, code = RunState.FAILED, failed[0].exit_code
-        elif finished:
+            state, code = RunState.FAILED, failed[0].exit_code or Bug.exit_code
+        elif all(step.state in FINISHED for step in self._status.steps.values()):
             state, code = RunState.DONE, 0
         else:
-            state = RunState.CANCELLED if self.run.cancel_requested() else RunState.STOPPED
-            code = self.signals.by.exit_code
-        self._save(state=state, exit_code=code, ended=utc_now())
+            state, code = RunState.CANCELLED if self.run.cancel_requested() else RunState.STOPPED, self.signals.by.exit_code
+        self._save(self._status.over(state, code))
 
-    def _finish(self, name: str, state: StepState, artifact: str, *, key: str = "", note: str = "", seconds: float | None = None) -> None:
+    def _finish(self, name: str, state: StepState, artifact: str, ending: Ending | None = None, *, key: str = "", note: str = "") -> None:
+        """The step has its artifact. ending: of its attempt, None when there was none."""
         found = self.yard.artifacts.get(artifact)
         step = self.pipeline.steps[name]
         if name in self._listings and isinstance(step, Fetch):
             last = _last_key(step)
             self.yard.actions.put(last, Action(key=last, verb="fetch", artifact=artifact, attempt=self.run.id, at=utc_now()))
-        self._set(
-            name,
-            state=state,
-            artifact=artifact,
-            kind=found.kind,
-            exit_code=0,
-            key=key,
-            note=note,
-            seconds=seconds,
-            category="ok",
-            what="",
-            where="",
-            why="",
-            remedy="",
-        )
+        ending = ending or Ending(exit_code=0, category="ok", artifact=artifact, key=key, note=note)
+        self._set(name, state, ending, kind=found.kind)
 
-    def _fail(self, name: str, outcome: Outcome) -> None:
-        self._set(name, state=StepState.FAILED, **_told(outcome))
+    def _set(self, name: str, state: StepState, ending: Ending, **update: Any) -> None:
+        told = {field: getattr(ending, field) for field in Ending.model_fields}
+        step = self._step(name).model_copy(update={"state": state, **told, **update})
+        self._save(self._status.model_copy(update={"steps": {**self._status.steps, name: step}}))
 
-    def _set(self, name: str, *, show: bool = True, **update: Any) -> None:
-        steps = {**self._status.steps, name: self._step(name).model_copy(update=update)}
-        self._save(show=show, steps=steps)
-
-    def _note(self, text: str) -> None:
-        self.view.note(text)
-        self._save(show=False, notes=(*self._status.notes, text))
-
-    def _save(self, *, show: bool = True, **update: Any) -> None:
-        self._status = self._status.model_copy(update=update)
-        self.run.write_status(self._status)
-        if show:
-            self.view.changed(self._status)
+    def _save(self, status: RunStatus) -> None:
+        self._status = status
+        self.run.write_status(status)
+        self.view.changed(status)
 
     def _step(self, name: str) -> StepStatus:
         return self._status.steps[name]
 
-    def _artifact(self, name: str) -> str:
-        artifact = self._step(name).artifact
-        if artifact is None:
-            raise NoInput(f"step {name!r} has no artifact", remedy="run the pipeline again")
-        return artifact
-
-    def _waiting(self) -> bool:
-        return any(step.state is StepState.WAITING for step in self._status.steps.values())
-
-    def _failed(self) -> bool:
-        return any(step.state is StepState.FAILED for step in self._status.steps.values())
+    def _any(self, state: StepState) -> bool:
+        return any(step.state is state for step in self._status.steps.values())
 
     def _beat(self, ended: threading.Event) -> None:
         count = 0
@@ -358,7 +312,3 @@ def first_status(run_id: str, pipeline: Pipeline) -> RunStatus:
 def _last_key(step: Fetch) -> str:
     """The key of the action that remembers what a ref stood for last, for when its hub does not answer."""
     return digest({"last": step.ref, "trust": sorted(step.trust)})
-
-
-def _told(outcome: Outcome) -> Mapping[str, Any]:
-    return {name: getattr(outcome, name) for name in ("exit_code", "category", "what", "where", "why", "remedy", "seconds")}

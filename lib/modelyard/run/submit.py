@@ -9,58 +9,44 @@ from pathlib import Path
 from typing import Any
 
 from modelyard import config
-from modelyard.errors import Crashed, Failure, NoInput, from_exit
+from modelyard.errors import Failure, NoInput, from_exit
 from modelyard.run.settings import Settings
 from modelyard.run.start import attach, start_detached
-from modelyard.run.view import Silent
+from modelyard.run.view import View
 from modelyard.spec import Pipeline
 from modelyard.steps import Step
-from modelyard.yard import Artifact, Yard
+from modelyard.yard import Yard
 from modelyard.yard.runs import Run, RunStatus, StepState
 
 
 class StepFailed(Exception):
-    """A run ended without all of its steps. step: the one that failed, or nothing when the run was stopped."""
+    """A run ended without all of its steps.
+
+    step: the one that failed, or nothing when the run was stopped. category: the class in the table of failures. remedy: what to do next.
+    """
 
     def __init__(self, step: str, failure: Failure) -> None:
         super().__init__(f"{step}: {failure}" if step else str(failure))
         self.step = step
         self.failure = failure
-
-    @property
-    def category(self) -> str:
-        """The class in the table of failures."""
-        return self.failure.category
-
-    @property
-    def remedy(self) -> str:
-        """What to do next."""
-        return self.failure.remedy
+        self.category = failure.category
+        self.remedy = failure.remedy
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a step made."""
+    """What a step made. digest: the artifact's name. path: the folder of its files; read-only by agreement."""
 
-    artifact: Artifact
-
-    @property
-    def digest(self) -> str:
-        """The artifact's name."""
-        return self.artifact.digest
-
-    @property
-    def path(self) -> Path:
-        """The folder of its files; read-only by agreement."""
-        return self.artifact.path
+    digest: str
+    path: Path
+    kind: str
 
     @property
     def metrics(self) -> Mapping[str, Any]:
         """Name -> point value of an evaluation. Raises NoInput for other kinds of artifacts."""
-        if self.artifact.kind != "metrics":
-            raise NoInput(f"a {self.artifact.kind} has no metrics", where=self.artifact.digest, remedy="ask for an evaluate step")
-        document: dict[str, Any] = json.loads((self.path / "metrics.json").read_bytes())
-        return {name: metric["value"] if isinstance(metric, dict) and "value" in metric else metric for name, metric in document["metrics"].items()}
+        if self.kind != "metrics":
+            raise NoInput(f"a {self.kind} has no metrics", where=self.digest, remedy="ask for an evaluate step")
+        return {name: metric["value"] for name, metric in json.loads((self.path / "metrics.json").read_bytes())["metrics"].items()}
 
 
 @dataclass(frozen=True)
@@ -76,16 +62,13 @@ class Submitted:
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Wait for the end. Raises StepFailed when a step failed or the run was stopped; TimedOut after `timeout` seconds."""
-        status = attach(self._run, Silent(), timeout)
+        status = attach(self._run, View(), timeout)
         for name, step in status.steps.items():
-            if step.state is StepState.FAILED:
-                kind = from_exit(step.exit_code or 0) or Crashed
-                raise StepFailed(name, kind(step.what, where=step.where, why=step.why, remedy=step.remedy))
-        if status.exit_code:
-            kind = from_exit(status.exit_code) or Crashed
-            raise StepFailed(
-                "", kind(f"the run was {status.state.value}", why="; ".join(status.notes), remedy="submit it again: what is finished is reused")
-            )
+            if step.state is StepState.FAILED and (failure := step.failure()):
+                raise StepFailed(name, failure)
+        if kind := from_exit(status.exit_code or 0):
+            remedy = "submit it again: what is finished is reused"
+            raise StepFailed("", kind(f"the run was {status.state.value}", why="; ".join(status.notes), remedy=remedy))
         return status
 
     def cancel(self) -> None:
@@ -100,7 +83,8 @@ class Submitted:
         digest = steps[step].artifact
         if digest is None:
             raise NoInput(f"step {step!r} has made nothing", where=self.id, why=f"it is {steps[step].state.value}", remedy="wait for the run")
-        return Result(self.yard.artifacts.get(digest))
+        found = self.yard.artifacts.get(digest)
+        return Result(found.digest, found.path, found.kind)
 
     @property
     def _run(self) -> Run:
@@ -122,7 +106,6 @@ def submit(
     """
     if isinstance(pipeline, Step):
         pipeline = Pipeline(pipeline.verb, {pipeline.verb: pipeline})
-    given = {name: str(value) for name, value in (("on", on), ("yard", yard)) if value is not None}
-    in_force = config.load(given)
+    in_force = config.load({"on": on, "yard": None if yard is None else str(yard)})
     run = start_detached(pipeline, Settings(in_force.yard, in_force.hubs if hubs is None else hubs, jobs, frozenset(force)))
     return Submitted(run, Yard.open(in_force.yard))

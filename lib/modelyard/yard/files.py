@@ -39,6 +39,7 @@ MAX_READ = 64 * 2**20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: opening a planted FIFO must not wait for ever
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 # --- faults and failures ---------------------------------------------------------------------------------------------------------------------
@@ -104,11 +105,9 @@ def make_folders(path: Path) -> None:
 
 def names(folder: Path) -> list[str]:
     """Names in a folder, sorted, without hidden ones (our own temporary files are hidden); none where the folder is missing."""
-    with _door("list", folder):
-        try:
-            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    with _door("list", folder), suppress(*_ABSENT):
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return []
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -140,11 +139,11 @@ def remove_tree(path: Path) -> None:
     """
     top = status(path)
     for name, found in reversed([("", top), *walk(path)] if top else []):
-        with _door("remove", path / name), suppress(FileNotFoundError):
+        with _door("remove", path / name):
             try:
                 os.rmdir(path / name) if stat.S_ISDIR(found.st_mode) else os.unlink(path / name)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
                     raise
 
 
@@ -165,7 +164,7 @@ def read(path: Path) -> bytes | None:
     with _door("read", path):
         try:
             descriptor = os.open(path, _READ)
-        except (FileNotFoundError, NotADirectoryError):
+        except _ABSENT:
             return None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_READ:
@@ -177,12 +176,10 @@ def read(path: Path) -> bytes | None:
 
 def create(path: Path, data: bytes) -> bool:
     """Make a file with these bytes and sync it; False where something of that name is there."""
-    with _door("create", path):
-        try:
-            _write_new(path, data, durable=True)
-        except FileExistsError:
-            return False
+    with _door("create", path), suppress(FileExistsError):
+        _write_new(path, data, durable=True)
         return True
+    return False
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -222,16 +219,12 @@ def _write_new(path: Path, data: bytes, *, durable: bool) -> None:
 
 def append(path: Path, data: bytes, *, new: bool = True) -> bool:
     """Add these bytes to the end of a file, in one write. Where there is no file: make it, or (not `new`) give False."""
-    with _door("append", path):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if new else 0), FILE_MODE)
-        except FileNotFoundError:
-            if new:
-                raise
-            return False
+    with _door("append", path), suppress(*(() if new else (FileNotFoundError,))):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if new else 0), FILE_MODE)
         with os.fdopen(descriptor, "ab") as file:
             file.write(data)
         return True
+    return False
 
 
 def rename(source: Path, target: Path) -> Literal["done", "taken", "gone"]:
@@ -239,45 +232,38 @@ def rename(source: Path, target: Path) -> Literal["done", "taken", "gone"]:
 
     "taken": a file, or a folder that is not empty, has that name. "gone": the source, or the folder above the target, is not there.
     """
-    with _door("rename", target):
+    with _door("rename", target), suppress(FileNotFoundError):
         try:
             os.rename(source, target)
-        except FileNotFoundError:
-            return "gone"
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 return "taken"
             raise
         return "done"
+    return "gone"
 
 
 def remove(path: Path) -> bool:
     """Remove a file; False where there is none."""
-    with _door("unlink", path):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return False
+    with _door("unlink", path), suppress(FileNotFoundError):
+        os.unlink(path)
         return True
+    return False
 
 
 def status(path: Path) -> os.stat_result | None:
     """What lies at a path itself, links not followed; None where nothing does."""
-    with _door("stat", path):
-        try:
-            return os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+    with _door("stat", path), suppress(*_ABSENT):
+        return os.lstat(path)
+    return None
 
 
 def touch(path: Path) -> bool:
     """Set a file's or folder's time to now, on the volume's clock; False where it is not there."""
-    with _door("touch", path):
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            return False
+    with _door("touch", path), suppress(FileNotFoundError):
+        os.utime(path)
         return True
+    return False
 
 
 def sha256(path: Path) -> str:
@@ -350,10 +336,6 @@ class NewFile(io.BufferedIOBase):
     def sha256(self) -> str:
         """Hex digest of what was written so far."""
         return self._hash.hexdigest()
-
-    def writable(self) -> bool:
-        """Always; it can be neither read nor wound back."""
-        return True
 
     def write(self, data: ReadableBuffer) -> int:
         """Write all of the bytes."""

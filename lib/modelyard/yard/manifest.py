@@ -82,8 +82,8 @@ def check_name(text: str, what: str) -> str:
     return text
 
 
-def check_paths(paths: Iterable[str], where: str = "") -> list[str]:
-    """The relative paths of one artifact, if they can lie side by side on any file system.
+def check_paths(paths: Iterable[str], where: str = "") -> None:
+    """Accept the relative paths of one artifact if they can lie side by side on any file system.
 
     Raises Refused: a path is absolute or leaves its folder, has a backslash or a control character, is not text, is too long or too deep; two
     are equal but for case or Unicode normalisation; a file is also a folder; or there are too many. BadData: there is none.
@@ -105,7 +105,6 @@ def check_paths(paths: Iterable[str], where: str = "") -> list[str]:
                 taken[folded] = prefix, is_file
             elif is_file or taken[folded] != (prefix, False):
                 raise Refused(f"file names {path!r} and {taken[folded][0]!r} clash", where=where, why="not every file system can hold both")
-    return checked
 
 
 def seal(folder: Path, kind: Kind, form: str | None, known: Mapping[str, str]) -> Artifact:

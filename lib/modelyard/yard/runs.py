@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.errors import Corrupt, NoInput, suggest
-from modelyard.order import Order, Outcome
+from modelyard.order import Ending, Order, Outcome
 from modelyard.spec import canonical
 from modelyard.yard import files, records
 from modelyard.yard.layout import Layout
@@ -59,23 +59,13 @@ FINISHED = frozenset({StepState.REUSED, StepState.DONE})
 """States in which a step has its artifact."""
 
 
-class StepStatus(records.Record):
-    """One step of a run. seconds: running time of the last attempt; note: what a person should know of it."""
+class StepStatus(Ending):
+    """One step of a run, and how its last attempt ended."""
 
     verb: str
     state: StepState = StepState.WAITING
     attempt: int = 0
-    key: str = ""
-    artifact: str | None = None
     kind: str = ""
-    exit_code: int | None = None
-    category: str = ""
-    what: str = ""
-    where: str = ""
-    why: str = ""
-    remedy: str = ""
-    seconds: float | None = None
-    note: str = ""
 
 
 class _Spec(records.Record):
@@ -95,6 +85,13 @@ class RunStatus(records.Record):
     ended: str = ""
     notes: tuple[str, ...] = ()
     steps: dict[str, StepStatus] = {}
+
+    def over(self, state: RunState, exit_code: int, *notes: str) -> RunStatus:
+        """The status of the run once it has ended: what ran is stopped, what waited is skipped."""
+        ends = {StepState.RUNNING: StepState.STOPPED, StepState.WAITING: StepState.SKIPPED}
+        steps = {name: step.model_copy(update={"state": ends.get(step.state, step.state)}) for name, step in self.steps.items()}
+        update = {"state": state, "exit_code": exit_code, "ended": records.utc_now(), "notes": (*self.notes, *notes), "steps": steps}
+        return self.model_copy(update=update)
 
 
 class Progress(records.Record):
@@ -136,6 +133,11 @@ class Attempt:
         """How it ended, in words."""
         outcome = self.outcome()
         return "killed without a word" if outcome is None else outcome.category
+
+    def last_words(self) -> str:
+        """The last line that it wrote to stderr: what there is when it could not even leave an outcome."""
+        lines = (files.read(self.path / "stderr.txt") or b"").decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def progress(self) -> Progress | None:
         """How far it was when it last said so."""

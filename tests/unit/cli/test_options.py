@@ -65,13 +65,13 @@ def test_bounds_come_back_under_the_options_name() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2h", 7200), ("60", 60)])
 def test_durations(text: str, seconds: int) -> None:
-    assert options.DURATION.convert(text, None, None) == seconds
+    assert options.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "1.5h"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(click.BadParameter, match="no duration"):
-        options.DURATION.convert(text, None, None)
+        options.duration(text)
 
 
 @pytest.mark.parametrize(

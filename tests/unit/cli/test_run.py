@@ -79,11 +79,11 @@ def test_settings_reach_the_driver(call: Call, driver: Driver, file: str, folder
     ("arguments", "force"),
     [
         (["pipeline.yaml"], frozenset()),
-        (["--force", "pipeline.yaml"], "all"),
-        (["pipeline.yaml", "--force"], "all"),
+        (["--force", "pipeline.yaml"], frozenset({"rows", "base"})),
+        (["pipeline.yaml", "--force"], frozenset({"rows", "base"})),
         (["pipeline.yaml", "--force=rows"], frozenset({"rows"})),
         (["--force=rows", "pipeline.yaml", "--force=base"], frozenset({"rows", "base"})),
-        (["--force=rows", "--force", "pipeline.yaml"], "all"),
+        (["--force=rows", "--force", "pipeline.yaml"], frozenset({"rows", "base"})),
     ],
 )
 def test_force(call: Call, driver: Driver, file: str, arguments: list[str], force: Any) -> None:

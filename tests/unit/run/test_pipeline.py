@@ -14,7 +14,7 @@ from modelyard.order import Order, Outcome
 from modelyard.run import pipeline as module
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
-from modelyard.run.view import Silent
+from modelyard.run.view import View
 from modelyard.spec import Pipeline
 from modelyard.steps import Evaluate, Fetch, Finetune
 from modelyard.yard import Action, Yard
@@ -48,14 +48,11 @@ class Ended:
         self.looks -= 1
         return self.end() if self.looks < 0 or self.stopped else None
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         self.stopped = True
 
     def kill(self) -> None:
         self.stopped = True
-
-    def last_words(self) -> str:
-        return "last words"
 
 
 @dataclass
@@ -70,7 +67,7 @@ class Scripted:
     looks: int = 1
     seen: Callable[[str], None] = lambda _: None
 
-    def start(self, order: Order, attempt: Attempt) -> Ended:
+    def __call__(self, order: Order, attempt: Attempt) -> Ended:
         self.started.append(order.step)
         self.running += 1
         self.together = max(self.together, self.running)
@@ -86,6 +83,7 @@ class Scripted:
         if execution.stopped and end is None:
             end = Yielded
         if isinstance(end, int):
+            (attempt.path / "stderr.txt").write_text("first\nlast words\n")
             return end
         if end is not None:
             attempt.write_outcome(Outcome.of(end("it failed", remedy="mend it"), 1.0))
@@ -135,7 +133,7 @@ def drive(
 ) -> RunStatus:
     run = yard.runs.create(f"run-r{number}", {"pipeline": pipeline.to_dict()}, first_status(f"run-r{number}", pipeline))
     assert isinstance(run, Run)
-    return Driver(run, pipeline, yard, executor, Settings(yard.root, jobs=jobs, force=force), Silent(), signals or Signals()).drive()
+    return Driver(run, pipeline, yard, executor, Settings(yard.root, jobs=jobs, force=force), View(), signals or Signals()).drive()
 
 
 def states(status: RunStatus) -> dict[str, str]:
@@ -268,7 +266,7 @@ def test_offline_uses_what_a_ref_stood_for_last(clock: Clock, yard: Yard, tmp_pa
         asked = Pipeline("a", {"model": Fetch(model="hf://me/small", fresh=fresh)})
         run = yard.runs.create(f"off-r{number}", {"pipeline": pipeline.to_dict()}, first_status(f"off-r{number}", asked))
         assert run
-        return Driver(run, asked, yard, Scripted(yard), settings, Silent()).drive()
+        return Driver(run, asked, yard, Scripted(yard), settings, View()).drive()
 
     monkeypatch.setenv("MODELYARD_OFFLINE", "1")
     assert once(1).exit_code == Unavailable.exit_code
