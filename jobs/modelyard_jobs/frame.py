@@ -1,7 +1,7 @@
 """What every step runs in: a light supervisor, with the work in a child process.
 
-In order: read the order, look at what came before (deadline, no progress, out of memory), choose the device, look for the result under the key
-of what is really here, start the child, keep its log, progress and memory, pass on SIGTERM, commit what it made, write the action, and leave
+In order: read the order, choose the device, look for the result under the key of what is really here, look at what came before (deadline, no
+progress, out of memory), start the child, keep its log, progress and memory, pass on SIGTERM, commit what it made, write the action, and leave
 one outcome. Because the work is in a child, a crash of it is an outcome with a name like any other.
 
 After SIGTERM the frame ends with 0 or 75 and with nothing else.
@@ -100,28 +100,27 @@ class Frame:
         self.group = Cgroup.current()
         self.began = time.monotonic()
         self.deadline = math.inf
+        self.key = order.key
         self.said = Said()
         self.note = ""
 
     def run(self) -> Outcome:
         """The attempt from its beginning to its outcome; never raises."""
         self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
-        key = self.order.key
         try:
-            self._look_back(key)
             outcome = self._on_device(self._device())
         except Failure as failure:
             if self.stop.requested and not isinstance(failure, Yielded):
                 failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
-            outcome = Outcome.of(failure, self._seconds(), key)
+            outcome = Outcome.of(failure, self._seconds(), self.key)
         except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
             self.journal.traceback()
-            outcome = Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback"), self._seconds(), key)
+            outcome = Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback"), self._seconds(), self.key)
         level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
         self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True))
         return outcome
 
-    def _look_back(self, key: str) -> None:
+    def _look_back(self) -> None:
         """What earlier attempts of this run say about one more."""
         earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.order.attempt]
         if limit := self.order.resources.time_limit:
@@ -132,7 +131,7 @@ class Frame:
                 raise Deadline(what, why=why, remedy="raise time_limit")
         if not earlier:
             return
-        saved = self.yard.checkpoints(key, self.order.attempt_id).attempts()
+        saved = self.yard.checkpoints(self.key, self.order.attempt_id).attempts()
         recent = earlier[-FRUITLESS:]
         if len(recent) == FRUITLESS and not any(saved.get(attempt.id) for attempt in recent):
             why = "; ".join(f"attempt {attempt.number}: {attempt.ended()}" for attempt in recent)
@@ -163,22 +162,22 @@ class Frame:
 
     def _on_device(self, device: Vendor) -> Outcome:
         versions = keys.installed_versions()
-        key = self.order.key
         if self.step.reuse is Reuse.PURE:
-            key = keys.action_key(self.step, self.order.inputs, device.name, versions)
-        if not self.order.forced and (action := self.yard.actions.get(key)) and self.yard.artifacts.find(action.artifact):
-            return self._outcome(key, action.artifact, reused=True)
+            self.key = keys.action_key(self.step, self.order.inputs, device.name, versions)
+        if not self.order.forced and (action := self.yard.actions.get(self.key)) and self.yard.artifacts.find(action.artifact):
+            return self._outcome(action.artifact, reused=True)
+        self._look_back()
         try:
             with self.yard.staging(self.order.attempt_id) as staging:
-                produced = self._work(device, key, staging)
-                artifact = produced["existing"] or self._commit(produced, key, device, versions, staging)
+                produced = self._work(device, staging)
+                artifact = produced["existing"] or self._commit(produced, device, versions, staging)
         except NoAccelerator as refusal:
             if device is CPU:
                 raise
             return self._on_device(self._without(device, str(refusal)))
-        return self._outcome(key, artifact)
+        return self._outcome(artifact)
 
-    def _work(self, device: Vendor, key: str, staging: Staging) -> Mapping[str, Any]:
+    def _work(self, device: Vendor, staging: Staging) -> Mapping[str, Any]:
         """Run the child to its end; what it produced. Raises its failure, or the name of its crash."""
         threads, reason = usable_cpus(self.group)
         if self.order.resources.cpu:
@@ -203,7 +202,7 @@ class Frame:
                 "channel": child_end,
                 "order": self.order.model_dump(mode="json"),
                 "yard": str(self.yard.root),
-                "key": key,
+                "key": self.key,
                 "device": device.device,
                 "threads": threads,
                 "out": str(staging.files),
@@ -282,10 +281,10 @@ class Frame:
         if text:
             self.journal.write(text, level="warning" if "warn" in text.lower() else "info", source="stderr")
 
-    def _commit(self, produced: Mapping[str, Any], key: str, device: Vendor, versions: Mapping[str, str], staging: Staging) -> str:
+    def _commit(self, produced: Mapping[str, Any], device: Vendor, versions: Mapping[str, str], staging: Staging) -> str:
         artifact = self.yard.artifacts.commit(staging, kind=produced["kind"], format=produced["format"], known=produced["known"])
         action = Action(
-            key=key,
+            key=self.key,
             verb=self.order.verb,
             artifact=artifact.digest,
             settings=self.step.settings(),
@@ -298,9 +297,9 @@ class Frame:
             attempt=self.order.attempt_id,
             at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
-        self.yard.actions.put(key, action)
-        self.yard.checkpoints(key, self.order.attempt_id).clear()
-        self.yard.leases.end(key)
+        self.yard.actions.put(self.key, action)
+        self.yard.checkpoints(self.key, self.order.attempt_id).clear()
+        self.yard.leases.end(self.key)
         return artifact.digest
 
     def _crash(self, code: int, kills: int) -> Failure:
@@ -331,8 +330,8 @@ class Frame:
         self.said.decisions[name] = Decision(value=value, reason=reason)
         self.journal.write("decided", name=name, value=value, reason=reason)
 
-    def _outcome(self, key: str, artifact: str, *, reused: bool = False) -> Outcome:
-        return Outcome(exit_code=0, key=key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note)
+    def _outcome(self, artifact: str, *, reused: bool = False) -> Outcome:
+        return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 3)

@@ -235,14 +235,16 @@ def test_three_attempts_without_progress_are_enough(stage: Stage) -> None:
     assert (code, outcome(attempt).category) == (84, "no-progress")
 
 
-def test_an_attempt_with_progress_is_followed_by_another(stage: Stage) -> None:
+@pytest.mark.parametrize("resources", [{}, {"gpus": 1, "fallback": "cpu"}], ids=["cpu", "fallback"])
+def test_an_attempt_with_progress_is_followed_by_another(stage: Stage, resources: dict[str, object]) -> None:
+    """Also where the checkpoints lie under the key of another device than was asked for."""
     for number in range(3):
-        attempt, process = stage.start("polled")
+        attempt, process = stage.start("polled", **resources)
         when(attempt, "polled")
         process.terminate()
         process.communicate(timeout=30)
         assert process.returncode == 75, number
-    _, code, _ = stage.finish()
+    _, code, _ = stage.finish(**resources)
     assert code == 0
 
 
