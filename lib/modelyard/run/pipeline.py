@@ -231,7 +231,7 @@ class Driver:
     def _outcome(self, running: _Running, code: int) -> Outcome:
         """How an attempt ended: as it says itself, else by its exit code."""
         outcome = running.attempt.outcome()
-        if outcome is not None and (outcome.exit_code == code or code not in (0, outcome.exit_code)):
+        if outcome is not None and (code or not outcome.exit_code):
             return outcome
         what = f"the step ended with {signal_name(code)} and left no outcome"
         failure = (from_exit(code) or Crashed)(what, why=running.attempt.last_words(), remedy=f"see {running.attempt.path}")

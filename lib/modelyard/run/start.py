@@ -31,7 +31,8 @@ def start(pipeline: Pipeline, settings: Settings, view: View) -> RunStatus:
     Ctrl-C and SIGTERM stop the steps, which keep what they have; Ctrl-C twice ends them at once. While watching they end the watching only.
     """
     yard, run, ours = _claim(pipeline, settings, view)
-    view.begun(run.id, "" if ours else "it is running already; watching it")
+    unheeded = "; --force is not heeded, since it has begun" if settings.force else ""
+    view.begun(run.id, "" if ours else f"it is running already; watching it{unheeded}")
     return _drive(run, pipeline, yard, settings, view) if ours else attach(run, view)
 
 
