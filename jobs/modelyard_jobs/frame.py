@@ -20,14 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from modelyard import keys
-from modelyard.devices import CPU, VENDORS, Vendor, probe
+from modelyard.devices import CPU, VENDORS, Vendor, parse_use, probe
 from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
 from modelyard.order import Order, Outcome, termination_message
 from modelyard.quantities import format_bytes, format_seconds
@@ -102,6 +102,7 @@ class Frame:
         self.deadline = math.inf
         self.key = order.key
         self.said = Said()
+        self.use: dict[str, dict[str, float]] = {}
         self.note = ""
 
     def run(self) -> Outcome:
@@ -208,8 +209,8 @@ class Frame:
                 "out": str(staging.files),
                 "scratch": str(scratch),
             }
-            with child, os.fdopen(channel, "rb") as told:
-                code = self._follow(child, told, work, staging)
+            with child, os.fdopen(channel, "rb") as told, _watching(device) as gauge:
+                code = self._follow(child, told, gauge, work, staging)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if code == 0 and self.said.produced is not None:
@@ -222,13 +223,13 @@ class Frame:
             raise self.said.failure
         raise self._crash(code, kills)
 
-    def _follow(self, child: subprocess.Popen[bytes], told: IO[bytes], work: Mapping[str, Any], staging: Staging) -> int:
+    def _follow(self, child: subprocess.Popen[bytes], told: IO[bytes], gauge: IO[bytes] | None, work: Mapping[str, Any], staging: Staging) -> int:
         """Listen to the child until it is gone; its exit code as Python counts it."""
         assert child.stdin is not None  # noqa: S101  # a pipe, by the call that made it
         assert child.stderr is not None  # noqa: S101
         with suppress(BrokenPipeError), child.stdin:  # where it is gone already, its exit code says how
             child.stdin.write(json.dumps(work).encode() + b"\n")
-        lines = _Lines({told.fileno(): self._hear, child.stderr.fileno(): self._overhear})
+        lines = _Lines({told.fileno(): self._hear, child.stderr.fileno(): self._overhear} | ({gauge.fileno(): self._gauge} if gauge else {}))
         killed_at: float | None = None
         sampled = 0.0
         while child.poll() is None or lines.open:
@@ -281,6 +282,11 @@ class Frame:
         if text:
             self.journal.write(text, level="warning" if "warn" in text.lower() else "info", source="stderr")
 
+    def _gauge(self, line: bytes) -> None:
+        """One line of the vendor's tool."""
+        if found := parse_use(line.decode("utf-8", "replace")):
+            self.use |= dict([found])
+
     def _commit(self, produced: Mapping[str, Any], device: Vendor, versions: Mapping[str, str], staging: Staging) -> str:
         artifact = self.yard.artifacts.commit(staging, kind=produced["kind"], format=produced["format"], known=produced["known"])
         action = Action(
@@ -324,7 +330,8 @@ class Frame:
         rss = 0
         with suppress(OSError, IndexError):  # it is ending; the group's figure remains
             rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return {"t": round(self._seconds(), 1), "rss": rss, "used": self.group.memory_used() or rss, "limit": self.group.memory_limit()}
+        used = {"rss": rss, "used": self.group.memory_used() or rss, "limit": self.group.memory_limit()}
+        return {"t": round(self._seconds(), 1), **used, **({"devices": self.use} if self.use else {})}
 
     def _decide(self, name: str, value: Any, reason: str) -> None:
         self.said.decisions[name] = Decision(value=value, reason=reason)
@@ -335,6 +342,27 @@ class Frame:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 3)
+
+
+@contextmanager
+def _watching(device: Vendor) -> Iterator[IO[bytes] | None]:
+    """What the vendor's tool goes on writing about the use of devices; None where there is no such tool."""
+    tool, parent = shutil.which(device.watch[0]) if device.watch else None, os.getpid()
+    if tool is None:
+        yield None
+        return
+    gauge = subprocess.Popen(
+        [tool, *device.watch[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: die_with_parent(parent, signal.SIGKILL),  # noqa: PLW1509  # the frame has one thread
+    )
+    with gauge:
+        try:
+            yield gauge.stdout
+        finally:
+            gauge.kill()
 
 
 class _Lines:

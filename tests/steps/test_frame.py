@@ -265,6 +265,29 @@ def test_no_accelerator_is_refused_unless_a_fallback_is_allowed(stage: Stage) ->
     assert (code, outcome(again).reused) == (0, True)
 
 
+def test_the_use_of_devices_is_sampled(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tool that writes like the vendor's, on a device that is the CPU by another name."""
+    from modelyard.devices import Probe, Vendor
+    from modelyard_jobs import frame
+    from modelyard_jobs.context import Stop
+    from modelyard_jobs.journal import Journal
+
+    tool = tmp_path / "smi"
+    tool.write_text("#!/bin/sh\necho '0, 37, 1024'\necho '1, [N/A], 0'\necho '2, 5, 10'\nexec sleep 1000\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(frame, "VENDORS", {"nvidia": Vendor("nvidia", "cpu", watch=(str(tool), "--loop=5"))})
+    monkeypatch.setattr(frame, "probe", lambda _: Probe(1, "a test's"))
+    monkeypatch.setenv("MISBEHAVE", "slow:3")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE / "misbehaving"), os.environ.get("PYTHONPATH", "")]))
+    attempt = stage.run.new_attempt("step")
+    result = frame.Frame(stage.order(attempt, Resources(gpus=1)), stage.yard, attempt, Journal(attempt.add_log), Stop(polled=True)).run()
+    assert result.exit_code == 0, result
+    sample = attempt.last_sample()
+    assert sample
+    assert sample["devices"] == {"0": {"percent": 37.0, "memory": 1024.0 * 2**20}, "2": {"percent": 5.0, "memory": 10.0 * 2**20}}
+    assert not subprocess.run(["pgrep", "-f", str(tool)], capture_output=True, check=False).stdout, "the tool ends with the step"
+
+
 def test_a_reused_step_loads_no_torch(stage: Stage) -> None:
     stage.finish()
     attempt = stage.run.new_attempt("step")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.devices import CPU, NVIDIA, VENDORS, probe
+from modelyard.devices import CPU, NVIDIA, VENDORS, parse_use, probe
 
 
 @pytest.fixture
@@ -43,3 +43,17 @@ def test_none_is_seen_where_there_is_no_node(tmp_path: Path) -> None:
 def test_the_table_is_keyed_by_name() -> None:
     assert {name: vendor.name for name, vendor in VENDORS.items()} == {"cpu": "cpu", "nvidia": "nvidia"}
     assert CPU.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("line", "use"),
+    [
+        ("0, 37, 1024", ("0", {"percent": 37.0, "memory": 1024.0 * 2**20})),
+        (" 7 , 0 , 0 ", ("7", {"percent": 0.0, "memory": 0.0})),
+        ("0, [N/A], 1024", None),
+        ("No devices were found", None),
+        ("", None),
+    ],
+)
+def test_the_tools_lines_are_read_or_left(line: str, use: object) -> None:
+    assert parse_use(line) == use

@@ -14,18 +14,34 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Vendor:
-    """One row. device: torch's name of the device; nodes: glob of its device nodes under /dev; hidden_by: variables that list the visible ones."""
+    """One row.
+
+    device: torch's name of the device. nodes: glob of its device nodes under /dev. hidden_by: variables that list the visible ones. watch: a
+    command that goes on writing `index, percent in use, MiB of memory in use`, a line per device and interval.
+    """
 
     name: str
     device: str
     nodes: str = ""
     hidden_by: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
 
+
+_NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop=5")
 
 CPU = Vendor("cpu", "cpu")
-NVIDIA = Vendor("nvidia", "cuda", nodes="nvidia[0-9]*", hidden_by=("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"))
+NVIDIA = Vendor("nvidia", "cuda", nodes="nvidia[0-9]*", hidden_by=("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"), watch=_NVIDIA_SMI)
 
 VENDORS: Mapping[str, Vendor] = {vendor.name: vendor for vendor in (CPU, NVIDIA)}
+
+
+def parse_use(line: str) -> tuple[str, dict[str, float]] | None:
+    """(index, {percent, memory in bytes}) of a line that `Vendor.watch` wrote; None for a line that is none, such as `[N/A]`."""
+    try:
+        index, percent, mebibytes = (part.strip() for part in line.split(","))
+        return index, {"percent": float(percent), "memory": float(mebibytes) * 2**20}
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)

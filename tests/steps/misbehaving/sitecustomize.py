@@ -60,6 +60,8 @@ def run(context):
         context.log.info("deaf")
         while True:
             time.sleep(0.05)
+    if what == "slow":
+        time.sleep(float(argument))
     if what == "late":
         with context.stop.polled():
             context.log.info("late")
