@@ -53,8 +53,10 @@ check: setup ## lint, format, types, arrows, docstrings, generated files, forbid
 	@! grep -rnE '[/]work/|py[p]i\.org|python[h]osted|[/]root/' --exclude-dir={.git,.venv,.demo,.yard,.mypy_cache,.ruff_cache,.pytest_cache,.import_linter_cache} . \
 	  || { echo 'the lines above name a machine or a registry host: take that out' >&2; exit 1; }
 
-bench: setup ## the command line against hf, in one run
+bench: setup ## the command line against hf, and finetune against transformers.Trainer (about ten minutes)
 	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
+	$(BIN)/python examples/demo_hub.py .demo/hub
+	$(ONE_THREAD) $(BIN)/python benchmarks/train.py
 
 format: setup ## format, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .

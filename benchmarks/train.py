@@ -32,9 +32,8 @@ from datasets import Dataset
 
 from modelyard.steps import Finetune
 from modelyard.yard import Artifact, Yard
-from modelyard_jobs import data, finetune, metrics
+from modelyard_jobs import batching, data, finetune, metrics
 from modelyard_jobs.context import Context, Stop
-from modelyard_jobs.engine import Engine
 from modelyard_jobs.finetune.step import VALIDATION
 from modelyard_jobs.tasks import text_classification as task
 
@@ -109,7 +108,7 @@ def select(artifact: Artifact, settings: Finetune, cache: Path) -> Rows:
     splits = data.read(artifact, cache)
     train, columns = splits["train"], task.columns(splits["train"], None, None)
     names = task.label_names(train, columns.label)
-    rest, cut = data.cut(train, [columns.text], VALIDATION)
+    rest, cut = data.cut(train, columns.text, VALIDATION)
     chosen = rest[data.sample(settings.train_rows, len(rest), settings.seed)]
     cut = cut[data.sample(settings.train_rows, len(cut), settings.seed)]
 
@@ -211,10 +210,14 @@ def compare(times: dict[str, list[Timed]], trained: int) -> float:
 def accuracy(yard: Yard, folder: Path, rows: Rows, max_length: int) -> metrics.Metric:
     """Of a model's files on the test split."""
     model, tokenizer = task.load(_artifact(yard, "model", folder), None, torch.float32)
-    engine = Engine(model, tokenizer, "cpu", max_length=max_length, token_budget=1024)
     texts, labels = rows.test
-    probabilities, _ = engine.classify(texts, lambda _: None)
-    return metrics.wilson(int((probabilities.argmax(1) == np.array(labels)).sum()), len(labels))
+    ids, _ = task.encode(tokenizer, texts, max_length)
+    right = 0
+    for batch in batching.plan([len(row) for row in ids], 1024):
+        with torch.inference_mode():
+            predicted = model(**task.collate(tokenizer, [ids[row] for row in batch])).logits.argmax(1)
+        right += int((predicted.numpy() == np.array(labels)[batch]).sum())
+    return metrics.wilson(right, len(labels))
 
 
 def _artifact(yard: Yard, kind: Any, folder: Path) -> Artifact:
