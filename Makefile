@@ -27,6 +27,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.txt
 	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements/dev.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q lib jobs
 	touch $@
 
 demo: setup ## a sentiment model fetched, finetuned, evaluated and used, on this machine (cold: minutes; again: reused)
@@ -54,6 +55,7 @@ check: setup ## lint, format, types, arrows, docstrings, generated files, forbid
 	  || { echo 'the lines above name a machine or a registry host: take that out' >&2; exit 1; }
 
 bench: setup ## the command line against hf, and finetune against transformers.Trainer (about ten minutes)
+	$(BIN)/python -m compileall -q lib jobs   # as an installed package is, and its peer here
 	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
 	$(BIN)/python examples/demo_hub.py .demo/hub
 	$(ONE_THREAD) $(BIN)/python benchmarks/train.py
