@@ -1,4 +1,4 @@
-"""The table of failures: complete, consistent, and the one that the design lists."""
+"""The table of failures: complete, consistent, and the one that others rely on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from modelyard import errors
 from modelyard.errors import REGISTRY, Crashed, Failure, Rule, from_exit, from_record
 
-# exit code -> class and rule, as the design's section on the frame lists them
+# exit code -> class and rule: the contract with Jobs, drivers and scripts
 TABLE = {
     64: ("usage", Rule.FAIL),
     65: ("data", Rule.FAIL),
@@ -35,7 +35,7 @@ TABLE = {
 }
 
 
-def test_the_table_is_the_designs() -> None:
+def test_the_table_is_the_contract() -> None:
     assert {cls.exit_code: (cls.category, cls.rule) for cls in REGISTRY.values()} == TABLE
 
 
