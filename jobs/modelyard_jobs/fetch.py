@@ -166,10 +166,8 @@ class _Fetch:
 
 def _existing(context: Context) -> str | None:
     """Digest of the artifact, where another process has it committed by now."""
-    if context.forced:
-        return None
-    action = context.yard.actions.get(context.key)
-    return action.artifact if action and context.yard.artifacts.find(action.artifact) else None
+    action = None if context.forced else context.yard.known(context.key)
+    return action.artifact if action else None
 
 
 @contextmanager

@@ -165,7 +165,7 @@ class Frame:
         versions = keys.installed_versions()
         if self.step.reuse is Reuse.PURE:
             self.key = keys.action_key(self.step, self.order.inputs, device.name, versions)
-        if not self.order.forced and (action := self.yard.actions.get(self.key)) and self.yard.artifacts.find(action.artifact):
+        if not self.order.forced and (action := self.yard.known(self.key)):
             return self._outcome(action.artifact, reused=True)
         self._look_back()
         try:

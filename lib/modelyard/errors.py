@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 class Rule(StrEnum):
     """What the one who runs a step does with its exit code."""
 
-    OK = "ok"
     FAIL = "fail"  # trying again cannot help
     COUNT = "count"  # may pass: try again, at most RETRIES times
     IGNORE = "ignore"  # not the step's fault: try again, capped by no-progress only

@@ -135,8 +135,8 @@ class Driver:
                 raise Unavailable(f"{OFFLINE} is set", remedy=f"unset {OFFLINE} to ask the hub")
             listing = hubs.resolve(ref, "model" if step.model else "dataset", self.settings.hubs)
         except Unavailable as failure:
-            action = None if step.fresh else self.yard.actions.get(_last_key(step))
-            if action is None or self.yard.artifacts.find(action.artifact) is None:
+            action = None if step.fresh else self.yard.known(_last_key(step))
+            if action is None:
                 raise Unavailable(failure.what, where=str(ref), why="and nothing was fetched from it before", remedy=failure.remedy) from failure
             note = f"{ref}: the hub was not asked or did not answer ({failure.what}); as of {action.at}"
             self.view.note(note)
@@ -182,9 +182,8 @@ class Driver:
         else:
             key = keys.action_key(step, inputs, resources.accelerator if resources.gpus else "cpu")
         forced = name in self.settings.force
-        action = None if forced or step.reuse in (Reuse.OBSERVE, Reuse.EFFECT) else self.yard.actions.get(key)
-        if action is not None and self.yard.artifacts.find(action.artifact):
-            self.yard.actions.touch(key)
+        action = None if forced or step.reuse in (Reuse.OBSERVE, Reuse.EFFECT) else self.yard.known(key)
+        if action is not None:
             self._finish(name, StepState.REUSED, action.artifact, key=key)
             return
         attempt = self.run.new_attempt(name)

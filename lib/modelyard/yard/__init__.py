@@ -50,6 +50,14 @@ class Yard:
         """
         return cls(open_layout(Path(path), write), clock)
 
+    def known(self, key: str) -> Action | None:
+        """The action of a key whose artifact is there; it has answered again, so from now on it counts as young."""
+        action = self.actions.get(key)
+        if action is None or self.artifacts.find(action.artifact) is None:
+            return None
+        self.actions.touch(key)
+        return action
+
     def staging(self, attempt: str) -> Staging:
         """A new staging folder of an attempt (`<run>.<step>.<n>`)."""
         return Staging(self.layout, attempt)
