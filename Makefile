@@ -65,7 +65,7 @@ format: setup ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 
 lock: setup ## solve the locks again (make lock UPGRADE=--upgrade: to the newest versions), and what is made from them
-	$(LOCK) $(UPGRADE) --extra jobs --extra dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) $(UPGRADE) --extra hub --extra jobs --extra dev pyproject.toml -o requirements/dev.txt
 	cp requirements/dev.txt requirements/jobs-default.txt
 	$(LOCK) --extra jobs pyproject.toml -o requirements/jobs-default.txt
 	$(BIN)/python requirements/pin.py

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "jobs-default.txt"
 TARGET = ROOT / "lib" / "modelyard" / "locked.py"
 
-CHANGE_RESULTS = ("datasets", "numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+CHANGE_RESULTS = ("datasets", "numpy", "onnx", "onnxruntime", "onnxscript", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
 
 TEMPLATE = '''\
 """The locked versions of the packages that can change what a step computes. Written by `make lock`; not to be edited.

@@ -73,6 +73,7 @@ def _run(work: Mapping[str, Any], stop: Stop, send: Any) -> Produced:
         scratch=Path(work["scratch"]),
         yard=yard,
         key=work["key"],
+        run=order.run,
         attempt=order.attempt_id,
         device=work["device"],
         threads=work["threads"],

@@ -28,10 +28,12 @@ Send = Callable[[Mapping[str, Any]], None]
 class Produced:
     """What the work made: the files in `out`, or an artifact that somebody else committed meanwhile.
 
+    kind: None where the step makes no artifact; what it found or did is what it told by `Context.result`.
+
     known: relative path -> sha256 of files that were hashed while they were written.
     """
 
-    kind: Kind
+    kind: Kind | None = None
     format: str | None = None
     known: Mapping[str, str] = field(default_factory=dict)
     existing: str | None = None
@@ -89,6 +91,8 @@ class Context:
     """Private folder outside the yard for caches; removed at the end."""
     yard: Yard
     key: str
+    run: str
+    """The run's name: `yard.runs.get(run).spec()` is the whole pipeline, and what its refs resolved to."""
     attempt: str
     device: str
     """Name of the device in torch: cpu, cuda."""
@@ -124,6 +128,10 @@ class Context:
     def detail(self, name: str, value: Any) -> None:
         """Keep a JSON-able fact beside the result: curves, speeds, counts. Facts may differ between equal results; files may not."""
         self.send({"type": "detail", "name": name, "value": value})
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """Keep what a step that makes no artifact found or did, as JSON: it is part of the outcome, also when the step fails afterwards."""
+        self.send({"type": "result", "value": value})
 
     def _log(self, _logger: Any, method: str, event: Mapping[str, Any]) -> Any:
         self.send({**event, "type": "log", "level": method})

@@ -44,6 +44,8 @@ GRACE = 8.0
 SAMPLE_EVERY = 2.0
 NEAR_LIMIT = 0.95
 """Share of the memory limit at which a SIGKILL that nobody sent is the kernel's."""
+TOKENS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"})
+"""What work that needs no hub does not get to see."""
 FRUITLESS = 3
 """Attempts without progress after which another one is not begun."""
 
@@ -85,6 +87,7 @@ class Said:
     details: dict[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
     produced: Mapping[str, Any] | None = None
+    result: dict[str, Any] | None = None
 
 
 class Frame:
@@ -113,12 +116,12 @@ class Frame:
         except Failure as failure:
             if self.stop.requested and not isinstance(failure, Yielded):
                 failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
-            outcome = Outcome.of(failure, self._seconds(), self.key)
+            outcome = Outcome.of(failure, self._seconds(), self.key, self.said.result)
         except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
             self.journal.traceback()
             outcome = Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback"), self._seconds(), self.key)
         level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
-        self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True))
+        self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True, exclude={"result"}))
         return outcome
 
     def _look_back(self) -> None:
@@ -154,6 +157,8 @@ class Frame:
 
     def _without(self, vendor: Vendor, why: str) -> Vendor:
         asked = self.order.resources
+        if self.step.reuse is Reuse.OBSERVE:  # that is one of the things it looks for
+            return CPU
         if asked.fallback != "cpu":
             remedy = "set `fallback: cpu` under resources, or run where there is one"
             raise NoAccelerator(f"{asked.gpus} {vendor.name} asked for, not usable here", why=why, remedy=remedy)
@@ -165,13 +170,13 @@ class Frame:
         versions = keys.installed_versions()
         if self.step.reuse is Reuse.PURE:
             self.key = keys.action_key(self.step, self.order.inputs, device.name, versions)
-        if not self.order.forced and (action := self.yard.known(self.key)):
+        if self.step.makes() and not self.order.forced and (action := self.yard.known(self.key)):
             return self._outcome(action.artifact, reused=True)
         self._look_back()
         try:
             with self.yard.staging(self.order.attempt_id) as staging:
                 produced = self._work(device, staging)
-                artifact = produced["existing"] or self._commit(produced, device, versions, staging)
+                artifact = produced["existing"] or (self._commit(produced, device, versions, staging) if produced["kind"] else None)
         except NoAccelerator as refusal:
             if device is CPU:
                 raise
@@ -195,7 +200,7 @@ class Frame:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[child_end],
-                env=_environment(threads, scratch),
+                env=_environment(threads, scratch, network=self.step.reuse is not Reuse.PURE),
             )
             os.close(child_end)
             work = {
@@ -271,6 +276,8 @@ class Frame:
             self.said.decisions[message["name"]] = Decision(value=message["value"], reason=message["reason"])
         elif kind == "detail":
             self.said.details[message["name"]] = message["value"]
+        elif kind == "result":
+            self.said.result = message["value"]
         elif kind == "failure":
             self.said.failure = from_record(message)
         elif kind == "produced":
@@ -337,8 +344,9 @@ class Frame:
         self.said.decisions[name] = Decision(value=value, reason=reason)
         self.journal.write("decided", name=name, value=value, reason=reason)
 
-    def _outcome(self, artifact: str, *, reused: bool = False) -> Outcome:
-        return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note)
+    def _outcome(self, artifact: str | None, *, reused: bool = False) -> Outcome:
+        note, result = self.note, self.said.result
+        return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=note, result=result)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 3)
@@ -395,11 +403,14 @@ class _Lines:
         return bool(ready)
 
 
-def _environment(threads: int, scratch: Path) -> dict[str, str]:
-    """The child's environment: threads, no network for the libraries, caches in the scratch folder."""
+def _environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]:
+    """The child's environment: threads, caches in the scratch folder; for work that needs no hub no network for the libraries, and no token."""
     pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
-    quiet = "HF_HUB_OFFLINE HF_DATASETS_OFFLINE HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"
+    quiet = "HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"
     caches = {"HF_HOME": str(scratch / "hf"), "TMPDIR": str(scratch), "TOKENIZERS_PARALLELISM": "false" if threads == 1 else "true"}
     # Threads that wait by spinning wait for ever on a core that somebody else uses: on shared cores two of them were seven times slower than one.
     waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-    return {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}
+    whole = {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}
+    if network:
+        return whole
+    return {name: value for name, value in whole.items() if name not in TOKENS} | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

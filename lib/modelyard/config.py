@@ -1,7 +1,8 @@
 """What is in force outside the pipeline: where steps run, the yard, and where hubs are.
 
-A value comes from, in rising order: the default, `modelyard.toml` (the nearest one, searched upward from the current folder), the environment
-(`MODELYARD_ON`, `MODELYARD_YARD`, `MODELYARD_HUBS_MODELSCOPE`, `MODELYARD_HUBS_HUGGINGFACE`), an option. Each knows which of them it was.
+A value comes from, in rising order: the default (a hub's is the address that its own SDK would use, `MODELSCOPE_ENDPOINT`, `HF_ENDPOINT`),
+`modelyard.toml` (the nearest one, searched upward from the current folder), the environment (`MODELYARD_ON`, `MODELYARD_YARD`,
+`MODELYARD_HUBS_MODELSCOPE`, `MODELYARD_HUBS_HUGGINGFACE`), an option. Each knows which of them it was.
 Relative folders count from the file that names them, elsewhere from the current folder. None of this is part of the key of a result.
 """
 
@@ -20,8 +21,13 @@ FILE = "modelyard.toml"
 PREFIX = "MODELYARD_"
 
 
-SETTINGS: Mapping[str, str | None] = MappingProxyType({"on": "local", "yard": "./.yard", "hubs.modelscope": None, "hubs.huggingface": None})
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {"on": "local", "yard": "./.yard", "hubs.modelscope": "https://modelscope.cn", "hubs.huggingface": "https://huggingface.co"}
+)
 """What can be set, with its default. All but `on` are folders; a hub may be the address of a server too."""
+
+ENDPOINTS: Mapping[str, str] = MappingProxyType({"hubs.modelscope": "MODELSCOPE_ENDPOINT", "hubs.huggingface": "HF_ENDPOINT"})
+"""The variables of the hubs' own SDKs."""
 
 PLACES = ("local",)
 _ADDRESS = re.compile(r"[a-z]+://")
@@ -61,6 +67,9 @@ def load(options: Mapping[str, str | None] | None = None, *, environ: Mapping[st
     environ = os.environ if environ is None else environ
     folder = folder or Path.cwd()
     values = {name: _value(name, text, "default", folder) for name, text in SETTINGS.items()}
+    for name, variable in ENDPOINTS.items():
+        if address := environ.get(variable):
+            values[name] = _value(name, address if _ADDRESS.match(address) else f"https://{address}", variable, folder)
     file = next((parent / FILE for parent in (folder, *folder.parents) if (parent / FILE).is_file()), None)
     if file:
         values |= {name: _value(name, text, str(file), file.parent) for name, text in _read(file)}

@@ -8,6 +8,9 @@ from __future__ import annotations
 PINNED: dict[str, str] = {
     "datasets": "5.2.0",
     "numpy": "2.4.6",
+    "onnx": "1.23.2",
+    "onnxruntime": "1.32.0",
+    "onnxscript": "0.7.2",
     "pyarrow": "26.0.1",
     "safetensors": "0.8.0",
     "tokenizers": "0.23.3",

@@ -66,22 +66,23 @@ class Ending(BaseModel):
 
 
 class Outcome(Ending):
-    """How an attempt ended. reused: the artifact was there already."""
+    """How an attempt ended. reused: the artifact was there already. result: what a step that makes no artifact found or did."""
 
     exit_code: int
     category: str = "ok"
     seconds: float = 0.0
     reused: bool = False
+    result: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, failure: Failure, seconds: float, key: str = "") -> Outcome:
+    def of(cls, failure: Failure, seconds: float, key: str = "", result: dict[str, Any] | None = None) -> Outcome:
         """The outcome of an attempt that failed."""
-        return cls(exit_code=failure.exit_code, seconds=seconds, key=key, **failure.record())
+        return cls(exit_code=failure.exit_code, seconds=seconds, key=key, result=result, **failure.record())
 
 
 def termination_message(outcome: Outcome, limit: int = 3072) -> bytes:
     """The outcome as JSON of at most `limit` bytes, for a container's termination log; long texts are cut, never the class."""
-    fields: Mapping[str, Any] = {name: value for name, value in outcome.model_dump().items() if value not in (None, "", False)}
+    fields: Mapping[str, Any] = {name: value for name, value in outcome.model_dump().items() if name != "result" and value not in (None, "", False)}
     allowed = limit
     while len(data := Outcome.model_validate(fields).model_dump_json(exclude_defaults=True).encode()) > limit:
         allowed //= 2

@@ -26,6 +26,7 @@ HUB_NAMES: dict[Scheme, str] = {"modelscope": "modelscope", "hf": "huggingface"}
 _KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _STEP = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
 
@@ -38,6 +39,11 @@ class HubRef:
     owner: str
     name: str
     revision: str | None = None
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether the revision is a commit id: what it stands for never changes."""
+        return bool(self.revision and _COMMIT.fullmatch(self.revision))
 
     def __str__(self) -> str:
         kind = "datasets/" if self.kind == "dataset" else ""

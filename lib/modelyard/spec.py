@@ -50,8 +50,7 @@ class Pipeline:
 
     def inputs(self, name: str) -> dict[str, str]:
         """Field -> name of the step whose artifact that field of step `name` takes."""
-        step = self.steps[name]
-        return {input_field: getattr(step, input_field) for input_field in step.inputs}
+        return {place: str(source) for place, source in self.steps[name].sources().items()}
 
     def order(self) -> list[str]:
         """Names of steps such that each comes after those that it needs, otherwise as written."""
@@ -63,11 +62,14 @@ class Pipeline:
     def resources_of(self, name: str) -> Resources:
         """The pipeline's resources with the step's own in their place; accelerators are for steps that compute."""
         found = self.resources.under(self.steps[name].resources)
-        return found if self.steps[name].reuse is Reuse.PURE else found.model_copy(update={"gpus": 0, "fallback": None})
+        return found if self.steps[name].computes() else found.model_copy(update={"gpus": 0, "fallback": None})
 
     def smoke(self) -> Pipeline:
-        """The same pipeline on a handful of rows."""
-        return replace(self, steps={name: step.smoke() for name, step in self.steps.items()})
+        """The same pipeline on a handful of rows, without the steps that change something outside of the run.
+
+        Raises Usage: there is no other step.
+        """
+        return replace(self, steps={name: step.smoke() for name, step in self.steps.items() if step.reuse is not Reuse.EFFECT})
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline with every default written out, as JSON values."""
@@ -236,25 +238,27 @@ def _linked(steps: Mapping[str, Step], base: Path) -> tuple[dict[str, Step], lis
     fetches: dict[str, Step] = {}
     linked: dict[str, Step] = {}
     for name, step in steps.items():
-        update: dict[str, Any] = {}
-        for input_field, kind in step.inputs.items():
-            value = getattr(step, input_field)
-            location = ("steps", name, step.verb, input_field)
+        update: dict[str, str] = {}
+        for place, value in step.sources().items():
+            kind, location = step.inputs[place], ("steps", name, step.verb, *place.split("."))
             if isinstance(value, Step) and id(value) in names:
-                update[input_field] = names[id(value)]
+                update[place] = names[id(value)]
             elif isinstance(value, Step):
                 problems.append((location, f"the {value.verb} step given here is not one of the pipeline's", "add it to `steps`"))
-            elif not refs.is_step_name(value):
+            elif refs.is_step_name(value):
+                update[place] = value
+            elif kind not in ("model", "dataset"):
+                problems.append((location, f"{value!r} is a ref", f"`{place}` takes the name of a step that makes {kind}"))
+            else:
                 try:
                     fetch = STEPS["fetch"].model_validate({kind: _absolute(value, base)})
                 except ValidationError as errors:
-                    problems += [(location, message, f"`{input_field}` takes a {kind}") for _, message, _ in explain(errors, STEPS["fetch"])]
+                    problems += [(location, message, f"`{place}` takes a {kind}") for _, message, _ in explain(errors, STEPS["fetch"])]
                 else:
-                    update[input_field] = f"fetch-{digest([kind, fetch.settings()])[:8]}"
-                    fetches[update[input_field]] = fetch
-        if step.verb == "fetch":
-            update |= {name: _absolute(value, base) for name in ("model", "dataset") if (value := getattr(step, name))}
-        linked[name] = step.model_copy(update=update)
+                    update[place] = f"fetch-{digest([kind, fetch.settings()])[:8]}"
+                    fetches[update[place]] = fetch
+        own = {key: _absolute(value, base) for key in ("model", "dataset") if step.verb == "fetch" and (value := getattr(step, key))}
+        linked[name] = step.with_sources(update).model_copy(update=own)
     return {**{name: step for name, step in fetches.items() if name not in linked}, **linked}, problems
 
 
@@ -265,15 +269,14 @@ def _absolute(ref: str, base: Path) -> str:
 def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
     needs: dict[str, set[str]] = {}
     for name, step in steps.items():
-        for input_field, kind in step.inputs.items():
-            source = getattr(step, input_field)
-            location = ("steps", name, step.verb, input_field)
+        for place, source in step.sources().items():
+            kind, location = step.inputs[place], ("steps", name, step.verb, *place.split("."))
             if not isinstance(source, str) or not refs.is_step_name(source):
                 continue  # reported when it was linked
             if source not in steps:
                 yield location, f"there is no step {source!r}", suggest(source, steps) + "; a ref has a scheme, a path starts with ./ or /"
             elif (made := steps[source].makes()) != kind:
-                yield location, f"{source!r} makes a {made}; `{input_field}` takes a {kind}", "name another step"
+                yield location, f"{source!r} makes {_a(made)}; `{place}` takes {_a(kind)}", "name another step"
             else:
                 needs.setdefault(name, set()).add(source)
     try:
@@ -281,6 +284,10 @@ def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
     except CycleError as error:
         cycle = error.args[1][::-1]
         yield ("steps", cycle[0]), f"the steps wait for each other: {' -> '.join(cycle)}", "break the circle"
+
+
+def _a(kind: str | None) -> str:
+    return "nothing" if kind is None else kind if kind == "metrics" else f"a {kind}"
 
 
 def _usage(problems: list[_Problem], at: Callable[[Location], str]) -> Usage:

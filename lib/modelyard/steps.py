@@ -1,13 +1,14 @@
 """The settings of every step, typed: the submitter validates a pipeline with them, the jobs run by them.
 
-A step's inputs (`model`, `data`) are written as a ref (refs.py), as the name of another step of the pipeline, or, in Python, as that step
-itself. Settings that are not named in `neutral` affect the result and are part of the key under which the result is reused.
+A step's inputs (`model`, `data`, `gate.metrics`) are written as a ref (refs.py), as the name of another step of the pipeline, or, in Python, as
+that step itself. Settings that are not named in `neutral` affect the result and are part of the key under which the result is reused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -55,21 +56,38 @@ class Step(BaseModel):
 
     verb: ClassVar[str]
     reuse: ClassVar[Reuse]
-    made: ClassVar[Kind]
+    made: ClassVar[Kind | None] = None
     inputs: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
-    """Field -> kind of artifact that it takes."""
+    """Field, or `field.field` of a setting that has settings of its own -> kind of artifact that it takes."""
     neutral: ClassVar[frozenset[str]] = frozenset()
     """Settings that do not affect the result."""
 
     resources: Resources | None = Field(None, description="resources of this step alone, written beside the verb", repr=False)
 
-    def makes(self) -> Kind:
-        """The kind of artifact that the step commits."""
+    def makes(self) -> Kind | None:
+        """The kind of artifact that the step commits; None: it commits none, and what it found or did is in its outcome."""
         return self.made
+
+    def sources(self) -> dict[str, str | Step]:
+        """Input -> what it was written as, for the inputs that are given."""
+        found = {name: attrgetter(name)(self) for name in self.inputs if getattr(self, name.partition(".")[0]) is not None}
+        return {name: source for name, source in found.items() if source is not None}
+
+    def with_sources(self, sources: Mapping[str, str]) -> Self:
+        """The same step with these inputs."""
+        update: dict[str, Any] = {}
+        for name, source in sources.items():
+            outer, _, inner = name.partition(".")
+            update[outer] = getattr(self, outer).model_copy(update={inner: source}) if inner else source
+        return self.model_copy(update=update)
 
     def settings(self) -> dict[str, Any]:
         """Every setting with its default, as JSON values; without `resources`. Inputs must be names by now."""
         return self.model_dump(mode="json", exclude={"resources"})
+
+    def computes(self) -> bool:
+        """Whether the step takes the accelerators that its resources ask for."""
+        return self.reuse is Reuse.PURE
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that, beside its inputs, decide what the step's result is."""
@@ -88,6 +106,17 @@ def _input(value: object) -> str | Step:
     if not refs.is_step_name(value):
         _checked(value)
     return value
+
+
+def _target(scheme: str) -> PlainValidator:
+    def check(value: object) -> str:
+        form = "yard://models/NAME@ALIAS" if scheme == "yard" else "modelscope://OWNER/NAME or hf://OWNER/NAME"
+        ref = _checked(value) if isinstance(value, str) and "://" in value else None
+        if ref is None or isinstance(ref, refs.YardRef) != (scheme == "yard") or isinstance(ref, refs.PathRef) or ref.kind != "model":
+            raise PydanticCustomError("ref", "{value} is no place for it; write {form}", {"value": repr(value), "form": form})
+        return str(value)
+
+    return PlainValidator(check)
 
 
 def _ref(kind: refs.RefKind) -> PlainValidator:
@@ -119,11 +148,32 @@ def _checked(value: str) -> refs.Ref:
 Input = Annotated[str | Step, PlainValidator(_input), WithJsonSchema({"type": "string"})]
 ModelRef = Annotated[str, _ref("model"), WithJsonSchema({"type": "string"})]
 DatasetRef = Annotated[str, _ref("dataset"), WithJsonSchema({"type": "string"})]
+YardName = Annotated[str, _target("yard"), WithJsonSchema({"type": "string"})]
+HubName = Annotated[str, _target("hub"), WithJsonSchema({"type": "string"})]
 Task = Literal["text-classification"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
 
 SMOKE_ROWS = 64
 SMOKE_STEPS = 2
+
+
+class Search(Step):
+    """Look for models or data sets on hubs."""
+
+    verb = "search"
+    reuse = Reuse.OBSERVE
+
+    query: str = Field("", description="words to look for")
+    kind: Literal["model", "dataset"] = Field("model", description="what to look for")
+    hub: tuple[Literal["modelscope", "huggingface"], ...] = Field(
+        ("modelscope", "huggingface"), strict=False, min_length=1, description="where to look"
+    )
+    owner: str | None = Field(None, description="only what belongs to this owner")
+    task: str | None = Field(None, description="only for this task, such as text-classification")
+    licence: str | None = Field(None, description="only under this licence, such as apache-2.0")
+    sort: Literal["downloads", "updated"] = Field("downloads", description="the most downloaded, or the last updated, first")
+    limit: int = Field(10, ge=1, le=100, description="results of each hub")
 
 
 class Fetch(Step):
@@ -155,6 +205,29 @@ class Fetch(Step):
     def makes(self) -> Kind:
         """A model or a dataset, as the ref says."""
         return "model" if self.model else "dataset"
+
+
+class Preflight(Step):
+    """Look whether a pipeline could run here; a verdict and a reason for each thing that it needs."""
+
+    verb = "preflight"
+    reuse = Reuse.OBSERVE
+
+    disk: Memory | None = Field(None, description="free space that the yard must have, such as 10Gi; default: what the pipeline's refs need")
+
+    def computes(self) -> bool:
+        """It looks at the accelerators that the pipeline asks for."""
+        return True
+
+
+class Gate(BaseModel):
+    """What has to hold before anything is promoted or published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    metrics: Input = Field(description="the evaluate step that measured it")
+    at_least: dict[str, float] = Field(min_length=1, description="metric -> lowest value that passes")
+    sure: bool = Field(False, description="the lower end of the 95 % interval has to pass, not the value")
 
 
 class _Rows(Step):
@@ -213,7 +286,13 @@ class Finetune(_Rows):
         return self.model_copy(update={"train_rows": rows, "max_steps": steps, "epochs": 1})
 
 
-class Evaluate(_Sample):
+class _Engine(_Sample):
+    """What steps have that run a model as it is."""
+
+    engine: Engine = Field("auto", description="what runs the model; `auto`: onnx for an exported model, torch for others")
+
+
+class Evaluate(_Engine):
     """Measure a model on labelled rows: metrics with their intervals, confusion matrix, worst errors."""
 
     verb = "evaluate"
@@ -224,7 +303,7 @@ class Evaluate(_Sample):
     label: str | None = Field(None, description="column of the label; default: found by name")
 
 
-class Infer(_Sample):
+class Infer(_Engine):
     """Run a model over rows; a data set of predictions in the order of the rows."""
 
     verb = "infer"
@@ -235,5 +314,67 @@ class Infer(_Sample):
     token_budget: int | None = Field(None, ge=16, description="padded tokens of one batch; default: what suits the device")
 
 
-STEPS: Mapping[str, type[Step]] = MappingProxyType({step.verb: step for step in (Fetch, Finetune, Infer, Evaluate)})
+class Export(Step):
+    """Write a model as ONNX, and prove on real rows that it answers as before; fails where it does not."""
+
+    verb = "export"
+    reuse = Reuse.PURE
+    made = "model"
+    inputs = MappingProxyType({"model": "model", "parity": "dataset"})
+
+    model: Input = Field(description="the model to export")
+    parity: Input = Field(description="rows on which both have to give the same answers")
+    split: str = Field("test", pattern=r"^[A-Za-z0-9_-]+$", description="which split of them")
+    rows: int = Field(500, ge=8, description="a seeded sample of this many rows")
+    max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut")
+    text: str | None = Field(None, description="column of the text; default: found by name or type")
+    label: str | None = Field(None, description="column of the label; default: found by name")
+    seed: int = Field(42, ge=0, lt=2**32, description="decides the sample and the bootstrap")
+    int8: bool = Field(False, description="also write 8-bit weights; kept only where they do not cost accuracy")
+
+    def smoke(self) -> Self:
+        """64 rows."""
+        return self.model_copy(update={"rows": min(self.rows, SMOKE_ROWS)})
+
+
+class _Release(Step):
+    """What steps have that give a model a name elsewhere."""
+
+    reuse = Reuse.EFFECT
+    inputs = MappingProxyType({"model": "model", "gate.metrics": "metrics"})
+
+    gate: Gate | None = Field(None, description="what has to hold first; otherwise the step is refused")
+
+
+class Promote(_Release):
+    """Move a name in the yard to a model, or back to what it was before."""
+
+    verb = "promote"
+
+    model: Input | None = Field(None, description="the model that the name is to stand for")
+    to: YardName = Field(description="the name, such as yard://models/reviews@champion")
+    rollback: bool = Field(False, description="instead of a model: move the name back to what it stood for before")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.model is None) != self.rollback or (self.rollback and self.gate):
+            raise PydanticCustomError("one", "give either `model`, with or without a `gate`, or `rollback`")
+        return self
+
+
+class Publish(_Release):
+    """Put a model on a hub, with a card that says how it was made and measured."""
+
+    verb = "publish"
+
+    model: Input = Field(description="the model to publish; an export goes with the weights that it was made from")
+    to: HubName = Field(description="the repository, such as modelscope://me/reviews; it is made where it is not there")
+    visibility: Literal["private", "public"] = Field("private", description="of a repository that is made")
+    tag: str | None = Field(None, description="name of the version; default: made from the content")
+    licence: str | None = Field(None, description="of what is published; default: that of the model that it was made from")
+
+
+STEPS: Mapping[str, type[Step]] = MappingProxyType(
+    {step.verb: step for step in (Search, Fetch, Preflight, Finetune, Infer, Evaluate, Export, Promote, Publish)}
+)
 """Verb -> settings, in the order of the lifecycle."""

@@ -22,15 +22,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def options(model: type[BaseModel]) -> list[click.Option]:
-    """The options of every setting of a step, or of Resources, in their order; a step's `resources` are options of their own."""
-    return [_option(name, info) for name, info in model.model_fields.items() if name != "resources"]
+    """The options of every setting of a step, or of Resources, in their order; a step's `resources` are options of their own, a gate is for files."""
+    return [_option(name, info) for name, info in model.model_fields.items() if name not in ("resources", "gate")]
 
 
 def build(model: type[_Model], given: Mapping[str, Any], where: str) -> _Model:
     """The settings that the options in `given` make. where: the command, for messages. Raises Usage with the option that is wrong."""
     values = {name: given[name] for name in model.model_fields if given.get(name) not in (None, ())}
     for name in getattr(model, "inputs", ()):
-        if refs.is_step_name(values[name]):
+        if refs.is_step_name(values.get(name, "")):
             remedy = "a ref has a scheme (modelscope://owner/name), a path starts with ./ or /"
             raise Usage(f"{flag(name)}: {values[name]!r} is a bare word", where=where, remedy=remedy)
     try:

@@ -1,4 +1,4 @@
-"""`modelyard fetch`, `finetune`, `infer`, `evaluate`: each a pipeline of one step, named after its verb, with options made from its settings."""
+"""`modelyard search`, `fetch`, `finetune` and the other verbs: each a pipeline of one step, named after it, with options made from its settings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from modelyard.cli.session import Session, command
 from modelyard.steps import STEPS, Resources, Reuse
 
 EXAMPLES = {
+    "search": ["modelyard search --query sentiment --task text-classification", "modelyard search --query bert --hub modelscope -o json"],
     "fetch": ["modelyard fetch --model modelscope://owner/name", "modelyard fetch --dataset ./reviews.csv"],
+    "preflight": ["modelyard preflight", "modelyard preflight --gpus 1 --disk 20Gi -o json"],
     "finetune": [
         "modelyard finetune --model modelscope://owner/name --data ./reviews.csv --epochs 2",
         "modelyard finetune --model yard://models/base --data hf://datasets/owner/name --gpus 1 --fallback cpu",
     ],
     "infer": ["modelyard infer --model yard://models/reviews@champion --data ./new.csv --rows 100"],
     "evaluate": ["modelyard evaluate --model yard://models/reviews --data ./reviews.csv --split test -o json"],
+    "export": ["modelyard export --model yard://models/reviews@champion --parity ./reviews.csv --int8"],
+    "promote": [
+        "modelyard promote --model yard://models/reviews --to yard://models/reviews@champion",
+        "modelyard promote --to yard://models/reviews@champion --rollback",
+    ],
+    "publish": ["modelyard publish --model yard://models/reviews@champion --to modelscope://me/reviews"],
 }
 
 _FORCE = click.Option(["--force"], is_flag=True, help="Do the step again although its result is known.")
@@ -27,7 +35,7 @@ _FORCE = click.Option(["--force"], is_flag=True, help="Do the step again althoug
 
 def _command(verb: str) -> click.Command:
     step = STEPS[verb]
-    computes = step.reuse is not Reuse.RESOLVE  # a fetch never takes a device
+    resources = options.options(Resources) if step.reuse is Reuse.PURE or verb == "preflight" else []  # the others never take a device
 
     def call(session: Session, *, detach: bool, smoke: bool, force: bool, **given: Any) -> int:
         from modelyard.spec import Pipeline
@@ -36,8 +44,8 @@ def _command(verb: str) -> click.Command:
         pipeline = Pipeline(verb, {verb: options.build(step, given, where)}, options.build(Resources, given, where))
         return launch(session, pipeline, force=(verb,) if force else (), detach=detach, jobs=1, smoke=smoke)
 
-    made = [*options.options(step), *(options.options(Resources) if computes else []), DETACH, SMOKE, _FORCE]
+    made = [*options.options(step), *resources, DETACH, SMOKE, _FORCE]
     return command(verb, examples=EXAMPLES[verb], options=made, help=step.__doc__)(call)
 
 
-fetch, finetune, infer, evaluate = (_command(verb) for verb in ("fetch", "finetune", "infer", "evaluate"))
+search, fetch, preflight, finetune, infer, evaluate, export, promote, publish = (_command(verb) for verb in STEPS)

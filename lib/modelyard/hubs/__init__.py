@@ -11,10 +11,11 @@ from pathlib import Path
 
 from modelyard.errors import NoInput, Usage
 from modelyard.hubs.folder import FolderHub, PathHub
-from modelyard.hubs.listing import Hub, HubFile, Listing, Reader
+from modelyard.hubs.hub import Access, Found, Hub, Query, Reader
+from modelyard.hubs.listing import HubFile, Listing
 from modelyard.refs import HUB_NAMES, HubRef, PathRef, RefKind, Scheme
 
-__all__ = ["Hub", "HubFile", "Listing", "Reader", "open_hub", "reader", "resolve"]
+__all__ = ["Access", "Found", "Hub", "HubFile", "Listing", "Query", "Reader", "open_hub", "reader", "resolve"]
 
 
 def open_hub(scheme: Scheme, hubs: Mapping[str, str]) -> Hub:

@@ -10,9 +10,9 @@ listing with one bad name is refused whole, because a repository that is taken i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from modelyard import refs
 from modelyard.errors import NoInput, Refused, Usage
@@ -84,25 +84,6 @@ class Listing:
         if not isinstance(ref, HubRef | PathRef):
             raise Usage(f"{record['ref']!r} is not in a hub", remedy="run the pipeline again: the ref is resolved anew")
         return cls(ref, record["kind"], record["revision"], tuple(HubFile(*entry) for entry in record["files"]))
-
-
-class Reader(Protocol):
-    """Gives the bytes of listed files."""
-
-    def read(self, listing: Listing, file: HubFile, offset: int = 0) -> Iterator[bytes]:
-        """The file's bytes from `offset` on, in chunks of at most a few MiB.
-
-        Raises Corrupt when the file is not the listed one any more, Unavailable when the hub does not answer. Does not check hashes.
-        """
-        ...
-
-
-class Hub(Reader, Protocol):
-    """A place where refs resolve."""
-
-    def resolve(self, ref: HubRef) -> Listing:
-        """What the ref stands for now. Raises NoInput when there is no such repository, revision, or file in it."""
-        ...
 
 
 def digest_of(kind: RefKind, files: Iterable[HubFile]) -> str:

@@ -88,7 +88,11 @@ class Driver:
         self._running: dict[str, _Running] = {}
         self._tries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        self._needs = {name: set(self.pipeline.inputs(name).values()) for name in self.pipeline.steps}
+        looks = {name for name, step in self.pipeline.steps.items() if step.verb == "preflight"}
+        self._needs = {
+            name: {*self.pipeline.inputs(name).values(), *(looks if step.reuse is not Reuse.OBSERVE else ())}
+            for name, step in self.pipeline.steps.items()
+        }
 
     def drive(self) -> RunStatus:
         """Take the run to its end; its status then. Raises nothing that a step or a hub did: that is in the status."""
@@ -130,6 +134,9 @@ class Driver:
             record = self.yard.refs.get(f"{ref.kind}s/{ref.name}@{ref.alias}")
             self._finish(name, StepState.REUSED, record.digest, note=str(ref))
             return {"ref": str(ref), "artifact": record.digest}
+        if isinstance(ref, refs.HubRef) and ref.is_commit and (action := self.yard.known(_last_key(step))):
+            self._finish(name, StepState.REUSED, action.artifact, note="a commit does not change: the hub was not asked")
+            return {"ref": str(ref), "artifact": action.artifact}
         try:
             if os.environ.get(OFFLINE) == "1" and not isinstance(ref, refs.PathRef):
                 raise Unavailable(f"{OFFLINE} is set", remedy=f"unset {OFFLINE} to ask the hub")
@@ -217,7 +224,7 @@ class Driver:
             return
         del self._running[name]
         outcome = self._outcome(running, code)
-        if outcome.exit_code == 0 and outcome.artifact:
+        if outcome.exit_code == 0 and (outcome.artifact or not self.pipeline.steps[name].makes()):
             self._finish(name, StepState.REUSED if outcome.reused else StepState.DONE, outcome.artifact, outcome)
         elif self.signals.stop:
             self._set(name, StepState.STOPPED, outcome)
@@ -269,15 +276,15 @@ class Driver:
             state, code = RunState.CANCELLED if self.run.cancel_requested() else RunState.STOPPED, self.signals.by.exit_code
         self._save(self._status.over(state, code))
 
-    def _finish(self, name: str, state: StepState, artifact: str, ending: Ending | None = None, *, key: str = "", note: str = "") -> None:
-        """The step has its artifact. ending: of its attempt, None when there was none."""
-        found = self.yard.artifacts.get(artifact)
+    def _finish(self, name: str, state: StepState, artifact: str | None, ending: Ending | None = None, *, key: str = "", note: str = "") -> None:
+        """The step has its artifact, or did what it does without one. ending: of its attempt, None when there was none."""
+        kind = self.yard.artifacts.get(artifact).kind if artifact else ""
         step = self.pipeline.steps[name]
-        if name in self._listings and isinstance(step, Fetch):
+        if artifact and name in self._listings and isinstance(step, Fetch):
             last = _last_key(step)
             self.yard.actions.put(last, Action(key=last, verb="fetch", artifact=artifact, attempt=self.run.id, at=utc_now()))
         ending = ending or Ending(exit_code=0, category="ok", artifact=artifact, key=key, note=note)
-        self._set(name, state, ending, kind=found.kind)
+        self._set(name, state, ending, kind=kind)
 
     def _set(self, name: str, state: StepState, ending: Ending, **update: Any) -> None:
         told = {field: getattr(ending, field) for field in Ending.model_fields}
