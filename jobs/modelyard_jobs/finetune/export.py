@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.yard import Artifact
+from modelyard_jobs.package import LICENCE_FILE, TOKENIZER_FILES
 
-TOKENIZER_FILES = frozenset(
-    {
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "chat_template.jinja",
-        "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "bpe.codes",
-    }
-)  # fmt: skip
-"""What a tokenizer consists of, whichever it is."""
-
-_LICENCE = re.compile(r"(licen[cs]e|notice|copying)(\.(txt|md))?", re.IGNORECASE)
 _PLACE = re.compile(r"_?name_or_path|\w+_file|cache_dir|is_local|local_files_only")
 
 
@@ -31,10 +23,15 @@ def write(model: Any, tokenizer: Any, base: Artifact, out: Path) -> None:
     """Write model.safetensors, config.json, the tokenizer's files and the licence into `out`. base: the model that training started from."""
     model.config._name_or_path = ""
     model.save_pretrained(out)
+    accompany(tokenizer, base, out)
+
+
+def accompany(tokenizer: Any, base: Artifact, out: Path) -> None:
+    """Put the tokenizer's files and the licence beside the config.json in `out`, and take names of places out of what is there."""
     _rewrite(out / "config.json", {})
     wanted = TOKENIZER_FILES | set(type(tokenizer).vocab_files_names.values())
     for entry in base.files:
-        if entry.path in wanted or _LICENCE.fullmatch(entry.path):
+        if entry.path in wanted or LICENCE_FILE.fullmatch(entry.path):
             shutil.copyfile(base.path / entry.path, out / entry.path)
     if (config := out / "tokenizer_config.json").exists():
         _rewrite(config, {} if tokenizer.pad_token is None else {"pad_token": str(tokenizer.pad_token)})  # the loader may have chosen one

@@ -62,14 +62,14 @@ class Names:
             return current
         return self._put(table, stem, RefRecord(digest=digest, at=utc_now(), source=source, previous=_bounded(current, HISTORY)))
 
-    def rollback(self, name: str) -> RefRecord:
-        """Point a name to what it pointed to before. Raises NoInput where that is nothing, or is not there any more."""
+    def rollback(self, name: str, by: str = "") -> RefRecord:
+        """Point a name to what it pointed to before. Raises NoInput where that is nothing, or is not there any more. by: who wants it so."""
         table, stem = self._find(name)
         current = self.get(name)
         if current.previous is None:
             raise NoInput(f"{name!r} has not pointed to anything else", remedy="move it to a digest")
         self._artifacts.get(current.previous.digest)
-        source = f"rollback from {current.digest}"
+        source = f"rollback from {current.digest}" + (f" by {by}" if by else "")
         return self._put(table, stem, current.previous.model_copy(update={"at": utc_now(), "source": source}))
 
     def _put(self, table: Table[RefRecord], stem: str, record: RefRecord) -> RefRecord:

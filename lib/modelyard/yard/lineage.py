@@ -1,0 +1,37 @@
+"""Lineage: what made an artifact, and of what, read back from the actions.
+
+An action stands here for what its step promises: an export has one only when its parity passed. Where several actions made the same content
+(again under another version, or from equal inputs), each of them counts, and `maker` is the first by key. An action of an artifact that gc has
+taken away is still told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelyard.yard.actions import Action
+
+
+class Lineage:
+    """The actions of a yard by what they made; as they were when this was made."""
+
+    def __init__(self, actions: Iterable[Action]) -> None:
+        self._makers: dict[str, list[Action]] = {}
+        for action in sorted(actions, key=lambda action: action.key):
+            self._makers.setdefault(action.artifact, []).append(action)
+
+    def makers(self, digest: str, verb: str) -> list[Action]:
+        """The actions of that verb which made the artifact, by key."""
+        return [action for action in self._makers.get(digest, ()) if action.verb == verb]
+
+    def maker(self, digest: str, verb: str) -> Action | None:
+        """One of them."""
+        return next(iter(self.makers(digest, verb)), None)
+
+    def subjects(self, model: str) -> list[str]:
+        """Models whose measurement says what this one is worth: itself, and those that a parity-passed export made it from."""
+        return [model, *dict.fromkeys(action.inputs["model"] for action in self.makers(model, "export"))]
+
+    def measured(self, metrics: str) -> list[str]:
+        """The models that a metrics artifact was measured on."""
+        return list(dict.fromkeys(action.inputs["model"] for action in self.makers(metrics, "evaluate")))

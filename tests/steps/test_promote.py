@@ -1,0 +1,112 @@
+"""promote: names move behind the gate, and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelyard.errors import Corrupt, NoInput, Refused
+from modelyard.steps import Gate
+from tests.steps.fake import artifact
+from tests.steps.released import RUN, World
+
+TO = "yard://models/reviews@champion"
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World.make(tmp_path)
+
+
+def gate(**settings):
+    return Gate(metrics="score", at_least={"accuracy": 0.75}, **settings)
+
+
+def test_a_name_moves_and_says_who_moved_it(world):
+    result = world.promote(world.tuned)
+    assert result == {"to": TO, "digest": world.tuned.digest, "previous": None, "unchanged": False, "gate": None}
+    assert world.yard.refs.get(TO).source == f"run {RUN}, step release"
+    result = world.promote(world.onnx)
+    assert (result["digest"], result["previous"], result["unchanged"]) == (world.onnx.digest, world.tuned.digest, False)
+
+
+def test_promoted_again_nothing_changes(world):
+    world.promote(world.tuned)
+    world.promote(world.onnx)
+    before = world.yard.refs.get(TO)
+    result = world.promote(world.onnx, attempt=2)
+    assert (result["digest"], result["previous"], result["unchanged"]) == (world.onnx.digest, world.tuned.digest, True)
+    assert world.yard.refs.get(TO) == before
+
+
+def test_a_passed_gate_is_part_of_the_result(world):
+    result = world.promote(world.tuned, world.measure(world.tuned), gate=gate())
+    assert result["gate"]["passed"] is True
+    assert result["gate"]["lines"][0]["metric"] == "accuracy"
+    assert world.yard.refs.get(TO).digest == world.tuned.digest
+
+
+def test_below_the_gate_nothing_moves(world):
+    world.promote(world.base)
+    with pytest.raises(Refused, match=r"accuracy 0\.7 .*at least 0\.75"):
+        world.promote(world.tuned, world.measure(world.tuned, accuracy=0.70), gate=gate())
+    assert world.result()["gate"] == {
+        "passed": False,
+        "lines": [{"metric": "accuracy", "value": 0.7, "low": 0.62, "high": 0.76, "n": 100, "at_least": 0.75, "sure": False, "passed": False}],
+    }
+    assert world.yard.refs.get(TO).digest == world.base.digest
+
+
+def test_sure_asks_for_the_lower_end(world):
+    metrics = world.measure(world.tuned, accuracy=0.82)  # its lower end is 0.74
+    assert world.promote(world.tuned, metrics, gate=gate())["gate"]["passed"]
+    with pytest.raises(Refused, match="lower end"):
+        world.promote(world.tuned, metrics, gate=gate(sure=True))
+
+
+def test_metrics_of_the_exported_model_count_and_others_do_not(world):
+    assert world.promote(world.onnx, world.measure(world.tuned), gate=gate())["gate"]["passed"]
+    assert world.promote(world.onnx, world.measure(world.onnx), gate=gate())["gate"]["passed"]
+    for model, measured in ((world.onnx, world.base), (world.tuned, world.onnx), (world.tuned, world.base)):
+        with pytest.raises(Refused, match="of another model") as refused:
+            world.promote(model, world.measure(measured, accuracy=0.99), gate=gate())
+        assert measured.digest in refused.value.why
+        assert model.digest in refused.value.why
+        assert refused.value.remedy == "evaluate {model: onnx, …}, and name that step in gate.metrics"
+        assert world.result()["gate"] == {"passed": False, "lines": []}
+    assert world.yard.refs.get(TO).digest == world.onnx.digest
+
+
+def test_metrics_that_no_evaluate_step_made_do_not_count(world):
+    metrics = world.measure(world.tuned)
+    for action in world.yard.actions.list():
+        if action.verb == "evaluate":
+            world.yard.actions.forget(action.key)
+    with pytest.raises(Refused, match="no evaluate step of this yard"):
+        world.promote(world.tuned, metrics, gate=gate())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema": 1}', '{"schema": 1, "metrics": []}', '{"schema": 2, "metrics": {}}'])
+def test_metrics_that_evaluate_did_not_write_are_corrupt(world, text):
+    metrics = artifact(world.yard, "metrics", {"metrics.json": text})
+    world.act("evaluate", metrics, {"model": world.tuned, "data": world.data})
+    with pytest.raises(Corrupt, match="not what evaluate writes"):
+        world.promote(world.tuned, metrics, gate=gate())
+
+
+def test_a_rollback_goes_back_once_per_run(world):
+    for model in (world.base, world.tuned, world.onnx):
+        world.promote(model)
+    result = world.promote(rollback=True)
+    assert result == {"to": TO, "digest": world.tuned.digest, "previous": world.onnx.digest, "unchanged": False, "gate": None}
+    again = world.promote(rollback=True, attempt=2)  # the first attempt was killed before it could say so
+    assert again == {**result, "unchanged": True}
+    assert world.promote(rollback=True, run="reviews-0123456789-r2")["digest"] == world.base.digest
+
+
+def test_there_is_nothing_before_the_beginning(world):
+    with pytest.raises(NoInput):
+        world.promote(rollback=True)
+    world.promote(world.base)
+    with pytest.raises(NoInput, match="has not pointed to anything else"):
+        world.promote(rollback=True)
+    assert world.yard.refs.get(TO).digest == world.base.digest
