@@ -22,6 +22,7 @@ from modelyard.devices import CPU
 from modelyard.errors import Bug, Failure, HostOom, NoAccelerator, NoPermission, NoSpace, Usage, VolumeFailed
 from modelyard.hubs import Listing
 from modelyard.order import Order
+from modelyard.steps import Reuse
 from modelyard.yard import Yard
 from modelyard_jobs.context import Context, Produced, Stop
 
@@ -64,7 +65,8 @@ def main() -> int:
 
 def _run(work: Mapping[str, Any], stop: Stop, send: Any) -> Produced:
     order = Order.model_validate(work["order"], strict=False)
-    _confirm(work["device"])
+    if order.step_settings().reuse is not Reuse.OBSERVE:  # which finds out for itself, and tells it among the rest
+        _confirm(work["device"])
     yard = Yard.open(Path(work["yard"]))
     context = Context(
         settings=order.step_settings(),

@@ -29,6 +29,7 @@ from typing import IO, Any
 from modelyard import keys
 from modelyard.devices import CPU, VENDORS, Vendor, parse_use, probe
 from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
+from modelyard.hubs.credentials import redact_all
 from modelyard.order import Order, Outcome, termination_message
 from modelyard.quantities import format_bytes, format_seconds
 from modelyard.steps import Reuse
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     yard = Yard.open(arguments.yard)
     attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
     outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stop).run()
+    outcome = Outcome.model_validate(redact_all(outcome.model_dump(mode="json")))  # whatever a library or a server has put into its words
     attempt.write_outcome(outcome)
     terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", "/dev/termination-log"))
     if terminal.exists():
@@ -200,7 +202,7 @@ class Frame:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[child_end],
-                env=_environment(threads, scratch, network=self.step.reuse is not Reuse.PURE),
+                env=environment(threads, scratch, network=self.step.reuse is not Reuse.PURE),
             )
             os.close(child_end)
             work = {
@@ -403,7 +405,7 @@ class _Lines:
         return bool(ready)
 
 
-def _environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]:
+def environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]:
     """The child's environment: threads, caches in the scratch folder; for work that needs no hub no network for the libraries, and no token."""
     pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
     quiet = "HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"

@@ -116,7 +116,7 @@ def test_the_digest_sees_defaults_not_writing() -> None:
         (GOOD.replace("16Gi", "16 gigs"), "f.yaml:3: resources.memory", "512Mi or 16Gi"),
         (GOOD.replace("model: tuned", "model: tunde"), "f.yaml:16: steps.score.evaluate.model", "did you mean 'tuned'?"),
         (GOOD.replace("model: tuned", "model: reviews"), "f.yaml:16: steps.score.evaluate.model", "makes a dataset"),
-        (GOOD.replace("model: tuned", "model: score"), "f.yaml:16: steps.score.evaluate.model", "makes a metrics"),
+        (GOOD.replace("model: tuned", "model: score"), "f.yaml:16: steps.score.evaluate.model", "makes metrics"),
         (GOOD.replace("model: tuned", "model: tuned.bin"), "f.yaml:16: steps.score.evaluate.model", "neither a ref, a path nor the name of a step"),
         (GOOD.replace("model: tuned", "model: 3"), "f.yaml:16: steps.score.evaluate.model", "should be a ref"),
         (GOOD.replace("data: reviews, rows", "data: hf://o/n, rows"), "f.yaml:16: steps.score.evaluate.data", "names a model, not a dataset"),

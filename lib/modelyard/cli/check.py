@@ -54,7 +54,7 @@ def _text(pipeline: Pipeline | None, settings: list[dict[str, Any]]) -> Iterator
         for name in pipeline.order():
             step, resources = pipeline.steps[name], pipeline.resources_of(name)
             inputs = ", ".join(f"{field}: {source}" for field, source in pipeline.inputs(name).items()) or getattr(step, "ref", "")
-            device = f"{resources.gpus} {resources.accelerator}" if resources.gpus and step.inputs else "cpu"
+            device = f"{resources.gpus} {resources.accelerator}" if resources.gpus else "cpu"
             device += f", else {resources.fallback}" if resources.fallback and device != "cpu" else ""
             rows.append([name, step.verb, inputs, step.makes(), device])
         yield from table(rows, ["STEP", "VERB", "INPUTS", "MAKES", "DEVICE"])

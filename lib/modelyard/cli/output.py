@@ -33,9 +33,9 @@ class Output:
         text = table([[item.get(key) for key in columns.values()] for item in items], list(columns)) if items else []
         self._print(f"{kind}List", {"items": [_public(item) for item in items]}, text, [str(item[name]) for item in items])
 
-    def record(self, kind: str, value: Mapping[str, Any], text: Iterable[str], *, name: str) -> None:
-        """Print one object. text: its lines for people; name: its name."""
-        self._print(kind, _public(value), text, [name] if name else [])
+    def record(self, kind: str, value: Mapping[str, Any], text: Iterable[str], *, name: str | Sequence[str]) -> None:
+        """Print one object. text: its lines for people; name: its name, or the names in it."""
+        self._print(kind, _public(value), text, [name] if name and isinstance(name, str) else name)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines of data as they are."""
@@ -78,7 +78,7 @@ def short(digest: str | None) -> str | None:
     return digest[:12] if digest else None
 
 
-def report(failure: Failure) -> None:
+def complain(failure: Failure) -> None:
     """Print a failure: what and where, why, what to do; in colour where a person wants it (https://no-color.org)."""
     error = "\x1b[31merror:\x1b[0m" if terminal(sys.stderr) and not os.environ.get("NO_COLOR") else "error:"
     place = f"{failure.where}: " if failure.where else ""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelyard.cli.output import report, short, table
+from modelyard.cli import results
+from modelyard.cli.output import complain, short, table
 from modelyard.cli.session import Session, command
 from modelyard.quantities import format_seconds
 
@@ -67,17 +68,25 @@ def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], deta
     with follow.view(session.out) as view:
         status = start(pipeline, settings, view)
     run = described(session, status)
-    session.out.record("Run", run, text(run), name=status.run)
+    alone = run["results"].get(pipeline.name) if len(pipeline.steps) == 1 else None  # a step's own command: both have the verb's name
+    if alone is None:
+        session.out.record("Run", run, text(run), name=status.run)
+    else:
+        verb = status.steps[pipeline.name].verb
+        session.out.record("Run", run, results.text(verb, alone), name=results.names(verb, alone) if verb == "search" else status.run)
+        if session.out.format == "name":
+            for line in results.unanswered(alone):
+                session.out.note(line)
     return settle(session, status)
 
 
 def described(session: Session, status: RunStatus) -> dict[str, Any]:
-    """A run as JSON values: its status, and the metrics of its evaluations."""
-    artifacts, metrics = session.yard().artifacts, {}
+    """A run as JSON values: its status, the metrics of its evaluations, and the results of steps that make no artifact."""
+    yard, metrics = session.yard(), {}
     for name, step in status.steps.items():
-        if step.kind == "metrics" and step.artifact and (found := artifacts.find(step.artifact)):
+        if step.kind == "metrics" and step.artifact and (found := yard.artifacts.find(step.artifact)):
             metrics[name] = json.loads((found.path / "metrics.json").read_bytes())["metrics"]
-    return {**status.model_dump(mode="json"), "metrics": metrics}
+    return {**status.model_dump(mode="json"), "metrics": metrics, "results": results.results(yard, status)}
 
 
 def text(run: Mapping[str, Any]) -> Iterator[str]:
@@ -103,6 +112,10 @@ def text(run: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield ""
         yield from table(rows, ["STEP", "METRIC", "VALUE", "95 % INTERVAL", "N"])
+    for name, result in run["results"].items():
+        yield ""
+        yield f"RESULT OF {name}"
+        yield from results.text(run["steps"][name]["verb"], result, whole=False)
 
 
 def settle(session: Session, status: RunStatus) -> int:
@@ -110,7 +123,7 @@ def settle(session: Session, status: RunStatus) -> int:
     failed = {name: failure for name, step in status.steps.items() if step.state == "failed" and (failure := step.failure())}
     for name, failure in failed.items():
         failure.where = ": ".join(part for part in (name, failure.where) if part)
-        report(failure)
+        complain(failure)
     began = next((name for name in failed if status.steps[name].attempt), None)
     if status.state in ("stopped", "cancelled"):
         session.out.note(f"the run was {status.state}")

@@ -46,7 +46,7 @@ def open_layout(root: Path, write: bool) -> Layout:
     if found is None:
         for folder in FOLDERS:
             files.make_folders(root / folder)
-        _probe(root / "staging")
+        probe(root / "staging")
         staged = root / "staging" / f"{MARKER}.{secrets.token_hex(4)}"
         files.create(staged, FORMAT)
         files.rename(staged, marker)
@@ -56,8 +56,8 @@ def open_layout(root: Path, write: bool) -> Layout:
     return Layout(root, write)
 
 
-def _probe(staging: Path) -> None:
-    """Raise VolumeFailed unless the volume does what a yard needs; leaves nothing behind."""
+def probe(staging: Path) -> None:
+    """Raise VolumeFailed unless the volume of the yard's staging folder does what a yard needs; leaves nothing behind."""
     folder = staging / f"probe.{secrets.token_hex(4)}"
     try:
         lacks = _lacks(folder)

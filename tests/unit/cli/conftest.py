@@ -30,6 +30,8 @@ Call = Callable[..., Done]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    for name in ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 

@@ -12,8 +12,19 @@ from modelyard.errors import Usage
 
 def test_defaults(folder: Path) -> None:
     found = config.load(environ={}, folder=folder)
-    assert (found.values["on"].text, found.yard, found.hubs) == ("local", folder / ".yard", {})
+    assert (found.values["on"].text, found.yard) == ("local", folder / ".yard")
+    assert found.hubs == {"modelscope": "https://modelscope.cn", "huggingface": "https://huggingface.co"}
     assert {value.source for value in found.values.values()} == {"default"}
+
+
+def test_a_hubs_default_is_the_address_of_its_own_library(folder: Path) -> None:
+    environ = {"MODELSCOPE_ENDPOINT": "hub.example", "HF_ENDPOINT": "http://127.0.0.1:8080"}
+    found = config.load(environ=environ, folder=folder)
+    assert found.hubs == {"modelscope": "https://hub.example", "huggingface": "http://127.0.0.1:8080"}
+    assert found.values["hubs.modelscope"].source == "MODELSCOPE_ENDPOINT"
+    (folder / "modelyard.toml").write_text('[hubs]\nmodelscope = "hub"\n')
+    found = config.load(environ=environ, folder=folder)
+    assert found.hubs == {"modelscope": str(folder / "hub"), "huggingface": "http://127.0.0.1:8080"}, "what is ours beats what is theirs"
 
 
 def test_each_source_beats_the_one_below(folder: Path) -> None:

@@ -12,6 +12,7 @@ from modelyard.errors import Usage
 from modelyard.steps import STEPS, Fetch, Finetune, Resources
 
 COMMANDS = {verb: getattr(steps, verb) for verb in STEPS}
+COMPUTING = {"preflight", "finetune", "infer", "evaluate", "export"}
 
 
 def option(command: click.Command, name: str) -> click.Option:
@@ -20,10 +21,10 @@ def option(command: click.Command, name: str) -> click.Option:
 
 @pytest.mark.parametrize("verb", STEPS)
 def test_every_setting_is_an_option(verb: str) -> None:
-    models: list[Any] = [STEPS[verb], *([] if verb == "fetch" else [Resources])]
+    models: list[Any] = [STEPS[verb], *([Resources] if verb in COMPUTING else [])]
     for model in models:
         for name, info in model.model_fields.items():
-            if name != "resources":
+            if name not in ("resources", "gate"):
                 made = option(COMMANDS[verb], name)
                 assert options.flag(name) in made.opts
                 assert made.help
@@ -33,8 +34,15 @@ def test_every_setting_is_an_option(verb: str) -> None:
                     assert f"[default: {info.default}]" in made.help
 
 
-def test_a_fetch_takes_no_device() -> None:
-    assert not {parameter.name for parameter in steps.fetch.params} & set(Resources.model_fields)
+def test_what_does_not_compute_takes_no_device() -> None:
+    for verb in STEPS.keys() - COMPUTING:
+        assert not {parameter.name for parameter in COMMANDS[verb].params} & set(Resources.model_fields), verb
+
+
+def test_a_gate_is_for_files() -> None:
+    for verb in ("promote", "publish"):
+        assert "gate" in STEPS[verb].model_fields
+        assert "gate" not in {parameter.name for parameter in COMMANDS[verb].params}
 
 
 def test_types() -> None:
@@ -44,6 +52,9 @@ def test_types() -> None:
         assert option(steps.finetune, name).type is click.STRING
     assert option(steps.fetch, "fresh").is_flag
     assert option(steps.fetch, "trust").multiple
+    assert option(steps.search, "hub").multiple
+    assert option(steps.search, "limit").type is click.INT
+    assert option(steps.promote, "rollback").is_flag
     assert list(option(steps.fetch, "trust").type.choices) == ["pickle", "code"]  # type: ignore[attr-defined]
     assert list(option(steps.finetune, "fallback").type.choices) == ["cpu"]  # type: ignore[attr-defined]
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from modelyard.cli.output import FORMATS, Format, Output, report, table
+from modelyard.cli.output import FORMATS, Format, Output, complain, table
 from modelyard.errors import Usage
 
 ITEMS = [{"run": "a-r1", "state": "done", "on": "yes", "_shown": "1/1"}, {"run": "b-r12", "state": None, "on": "no", "_shown": "0/1"}]
@@ -69,9 +69,9 @@ def test_a_table_has_no_trailing_spaces() -> None:
 def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    report(Usage("no"))
+    complain(Usage("no"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    report(Usage("no"))
+    complain(Usage("no"))
     monkeypatch.setenv("NO_COLOR", "1")
-    report(Usage("no"))
+    complain(Usage("no"))
     assert capsys.readouterr().err == "error: no\n\x1b[31merror:\x1b[0m no\nerror: no\n"

@@ -24,6 +24,9 @@ FAILED = StepStatus(
 )
 
 
+PUBLIC = {"modelscope": "https://modelscope.cn", "huggingface": "https://huggingface.co"}
+
+
 class Driver:
     """Stands for modelyard.run: notes what it is told, and ends as it is told."""
 
@@ -62,7 +65,7 @@ def test_run_ends_with_a_table_and_a_hint(call: Call, driver: Driver, file: str,
     assert done.code == 0
     assert "rows  fetch  done   dataset  ffffffffffff  1.0s" in done.out
     assert done.err == "run reviews-r1\nrows: done in 1.0s: ffffffffffff\nnext: modelyard show reviews-r1\n"
-    assert driver.settings == Settings(folder / ".yard")
+    assert driver.settings == Settings(folder / ".yard", PUBLIC)
     document = json.loads(call("run", file, "-o", "json").out)
     assert (document["kind"], document["state"], document["steps"]["rows"]["artifact"]) == ("Run", "done", "f" * 64)
     assert call("run", file, "-q") == type(done)(0, "reviews-r1\n", "")
@@ -71,7 +74,7 @@ def test_run_ends_with_a_table_and_a_hint(call: Call, driver: Driver, file: str,
 def test_settings_reach_the_driver(call: Call, driver: Driver, file: str, folder: Path) -> None:
     (folder / "modelyard.toml").write_text('[hubs]\nmodelscope = "hub"\n')
     call("run", file, "--jobs", "3", "--yard", "other")
-    assert driver.settings == Settings(folder / "other", {"modelscope": str(folder / "hub")}, jobs=3)
+    assert driver.settings == Settings(folder / "other", PUBLIC | {"modelscope": str(folder / "hub")}, jobs=3)
     assert call("run", file, "--jobs", "0").code == 64
 
 

@@ -22,7 +22,7 @@ def test_open_makes_the_layout_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     yard = Yard.open(tmp_path / "deep" / "yard")
     assert sorted(os.listdir(yard.root)) == sorted([*layout.FOLDERS, "yard.json"])
     assert left_in_staging(yard) == []
-    monkeypatch.setattr(layout, "_probe", lambda staging: pytest.fail("probed again"))
+    monkeypatch.setattr(layout, "probe", lambda staging: pytest.fail("probed again"))
     Yard.open(yard.root)
     assert Yard.open(str(yard.root), write=False).artifacts.list() == []
 

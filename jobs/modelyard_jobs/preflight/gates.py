@@ -1,0 +1,60 @@
+"""Gates: how good a model has to be to pass, said before it is trained; and whether a gate could pass at all.
+
+The number is the smallest true value of a proportion that passes with 80 % chance at the rows on which it is measured (modelyard.gate). What is no
+proportion is reckoned in the same way, and the row says that it is an estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from modelyard.errors import Usage, suggest
+from modelyard.gate import POWER, passing_value
+from modelyard.steps import Evaluate, Export, Gate, Promote, Publish
+from modelyard_jobs.preflight.row import Row
+from modelyard_jobs.preflight.subject import Subject
+
+PROPORTIONS = frozenset({"accuracy"})
+METRICS = ("accuracy", "precision_macro", "precision_weighted", "recall_macro", "recall_weighted", "f1_macro", "f1_weighted")
+"""What evaluate measures (metrics.py, which needs numpy)."""
+
+
+def rows(subject: Subject) -> Iterator[Row]:
+    """A row for each line of each gate, and one where a gate measures another model than the one that it lets through."""
+    for name, step in subject.pipeline.steps.items():
+        if isinstance(step, Promote | Publish) and step.gate:
+            measured = subject.pipeline.steps[str(step.gate.metrics)]
+            if isinstance(measured, Evaluate):
+                yield from _other(subject, name, step, measured)
+                for metric, floor in step.gate.at_least.items():
+                    yield line(name, step.gate, measured, metric, floor)
+
+
+def line(name: str, gate: Gate, measured: Evaluate, metric: str, floor: float) -> Row:
+    """The row of one line of a gate."""
+    check, needed = f"gate of {name}", f"{metric} at least {floor:g}" + (", the interval's lower end" if gate.sure else "")
+    if metric not in METRICS:
+        reason = f"evaluate measures {', '.join(METRICS)}"
+        return Row.bad(check, Usage, soft=False, found=f"no metric {metric!r}", needed=needed, reason=reason, remedy=suggest(metric, METRICS))
+    if measured.rows is None:
+        reason = f"{gate.metrics} measures all rows of {measured.split!r}, whose number is not known here; with `rows: N` it could be said"
+        return Row(check, "not known", needed, reason)
+    true = passing_value(floor, measured.rows, gate.sure)
+    about = "" if metric in PROPORTIONS else f"; {metric} is no proportion: an estimate"
+    if true is None:
+        reason = f"no result on {measured.rows} rows can pass"
+        remedy = f"more rows in {gate.metrics}, or a lower gate.at_least.{metric}"
+        return Row.bad(check, Usage, soft=False, found="out of reach", needed=needed, reason=reason, remedy=remedy)
+    shown = math.ceil(true * 1000) / 1000  # rounded down, it would not be enough
+    reason = f"a model whose true {metric} is {shown:.3f} passes with {POWER:.0%} chance on {measured.rows} rows{about}"
+    return Row(check, f"{shown:.3f} to be safe", needed, reason)
+
+
+def _other(subject: Subject, name: str, step: Promote | Publish, measured: Evaluate) -> Iterator[Row]:
+    let, seen = str(step.model), str(measured.model)
+    source = subject.pipeline.steps[let]
+    if seen != let and not (isinstance(source, Export) and str(source.model) == seen):
+        reason = f"{step.gate.metrics if step.gate else ''} measures {seen}, and {let} is what goes out"
+        remedy = f"evaluate {let}, or the model that it is an export of; it passes only where both are the same artifact"
+        yield Row.bad(f"gate of {name}", Usage, soft=True, found=f"metrics of {seen}", needed=f"metrics of {let}", reason=reason, remedy=remedy)
