@@ -1,6 +1,7 @@
 """A step's log: one JSON object a line with a sequence number, to the yard and to stdout alike.
 
-The sequence number starts at 1 in each attempt, so that whoever follows both, or reconnects, prints every line once.
+The sequence number starts at 1 in each attempt, so that whoever follows both, or reconnects, prints every line once. No line holds a token, whoever
+wrote it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from modelyard.hubs.credentials import redact_all
 from modelyard.yard.runs import Progress
 
 RATE_OVER = 30
@@ -32,7 +34,7 @@ class Journal:
         """One line."""
         self._seq += 1
         head = {"seq": self._seq, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": level, "event": event}
-        line = json.dumps({**head, **fields, **head}, default=str).encode() + b"\n"
+        line = json.dumps(redact_all({**head, **fields, **head})).encode() + b"\n"
         for write in self._to:
             write(line)
 

@@ -24,6 +24,7 @@ from modelyard.errors import Corrupt, NoInput, NoPermission, Refused, Unavailabl
 from modelyard.hubs import Hub, HubFile, Listing
 from modelyard.hubs.cache import OFFLINE
 from modelyard.hubs.credentials import VARIABLES
+from modelyard.hubs.hub import OF_THE_HUB
 from modelyard.quantities import format_bytes
 from modelyard.refs import HubRef
 from modelyard.yard import files
@@ -35,8 +36,6 @@ from modelyard_jobs.package import File, Package
 from modelyard_jobs.provenance import Licence, Provenance, Sources
 
 _VERIFY = "modelyard yard verify; a run makes it again"
-_OF_THE_HUB = frozenset({".gitattributes"})
-"""Files that hubs put into a repository themselves."""
 
 
 def run(context: Context) -> Produced:
@@ -143,7 +142,7 @@ def _listing(hub: Hub, ref: HubRef) -> Listing | None:
 
 def _difference(hub: Hub, listing: Listing, content: Package) -> str:
     """The first difference between what a hub lists and what is to be there, in words; empty: there is none."""
-    found = {file.path: file for file in listing.files if file.path in content or file.path not in _OF_THE_HUB}
+    found = {file.path: file for file in listing.files if file.path in content or file.path not in OF_THE_HUB}
     for path, file in sorted(content.items()):
         there = found.pop(path, None)
         if there is None:

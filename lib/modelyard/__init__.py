@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelyard.hubs.cache import fetch
     from modelyard.run.submit import StepFailed, submit
     from modelyard.spec import Pipeline
     from modelyard.steps import Evaluate, Fetch, Finetune, Infer, Resources
 
 __version__ = "0.1.0"
 
-__all__ = ["Evaluate", "Fetch", "Finetune", "Infer", "Pipeline", "Resources", "StepFailed", "__version__", "submit"]
+__all__ = ["Evaluate", "Fetch", "Finetune", "Infer", "Pipeline", "Resources", "StepFailed", "__version__", "fetch", "submit"]
 
 _HOMES = {
     "Evaluate": "modelyard.steps",
@@ -25,6 +26,7 @@ _HOMES = {
     "Pipeline": "modelyard.spec",
     "Resources": "modelyard.steps",
     "StepFailed": "modelyard.run.submit",
+    "fetch": "modelyard.hubs.cache",
     "submit": "modelyard.run.submit",
 }
 

@@ -18,7 +18,7 @@ import pytest
 
 from modelyard import hubs, refs
 from modelyard.errors import Corrupt, Failure, NoInput, NoSpace, Refused, Unavailable, Yielded
-from modelyard.hubs import Listing, folder
+from modelyard.hubs import Listing, fetching, local
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Order
 from modelyard.run.pipeline import first_status
@@ -81,6 +81,7 @@ class Place:
                 scratch=self.root,
                 yard=yard,
                 key=key,
+                run="run",
                 attempt=name,
                 device="cpu",
                 threads=1,
@@ -127,15 +128,15 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A place whose hub counts what is read from it, in every process that is forked from here."""
     place = Place(tmp_path)
-    original = folder._read
+    original = local.read_file
 
     def counted(*arguments: Any) -> Iterator[bytes]:
         for chunk in original(*arguments):
             files.append(place.reads, f"{len(chunk)}\n".encode())
             yield chunk
 
-    monkeypatch.setattr(folder, "_read", counted)
-    monkeypatch.setattr(fetch, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(local, "read_file", counted)
+    monkeypatch.setattr(fetching, "LOOK_EVERY", 0.01)
     return place
 
 
@@ -242,7 +243,7 @@ def test_a_file_that_changed_after_the_listing_is_corrupt(place: Place) -> None:
 @pytest.mark.parametrize("more", [0, 5])
 def test_a_hub_that_gives_another_number_of_bytes_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
     place.put({"model.safetensors": b"12345678"}, sums=False)
-    monkeypatch.setattr(folder, "_read", lambda *_: iter([b"1234", b"5" * more]))
+    monkeypatch.setattr(local, "read_file", lambda *_: iter([b"1234", b"5" * more]))
     with pytest.raises(Corrupt, match="size"):
         place.attempt()
     assert place.committed() == []
@@ -287,7 +288,7 @@ class Paused:
     """A hub's reads that, after so many bytes of a large file in all, do something instead of going on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int, act: Callable[[], None]) -> None:
-        original, left = folder._read, [after]
+        original, left = local.read_file, [after]
 
         def read(*arguments: Any) -> Iterator[bytes]:
             for chunk in original(*arguments):
@@ -296,7 +297,7 @@ class Paused:
                 if left[0] == 0:
                     act()
 
-        monkeypatch.setattr(folder, "_read", read)
+        monkeypatch.setattr(local, "read_file", read)
 
 
 def kill_after(place: Place, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
@@ -309,7 +310,7 @@ def kill_after(place: Place, monkeypatch: pytest.MonkeyPatch, after: int) -> Non
 
 @pytest.mark.parametrize("sums", [True, False])
 def test_a_killed_fetch_goes_on_from_the_last_sync(place: Place, monkeypatch: pytest.MonkeyPatch, sums: bool) -> None:
-    monkeypatch.setattr(fetch, "KEEP_EVERY", 2 * MIB)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", 2 * MIB)
     content = {"a.safetensors": noise(3 * MIB, 1), "b.safetensors": noise(8 * MIB, 2)}
     place.put(content, sums)
     kill_after(place, monkeypatch, 8 * MIB)  # all of a, 5 of b, 4 of them synced
@@ -320,7 +321,7 @@ def test_a_killed_fetch_goes_on_from_the_last_sync(place: Place, monkeypatch: py
 
 
 def test_a_fetch_that_is_killed_again_and_again_comes_to_its_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "KEEP_EVERY", MIB)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", MIB)
     content = {"model.safetensors": noise(6 * MIB)}
     place.put(content)
     for _ in range(3):
@@ -333,7 +334,7 @@ def test_a_fetch_that_is_killed_again_and_again_comes_to_its_end(place: Place, m
 @pytest.mark.parametrize("damage", ["part", "short", "whole"])
 @pytest.mark.parametrize("sums", [True, False])
 def test_damaged_parts_are_not_believed(place: Place, monkeypatch: pytest.MonkeyPatch, damage: str, sums: bool) -> None:
-    monkeypatch.setattr(fetch, "KEEP_EVERY", 2 * MIB)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", 2 * MIB)
     content = {"a.safetensors": noise(MIB, 1), "b.safetensors": noise(8 * MIB, 2)}
     place.put(content, sums)
     kill_after(place, monkeypatch, 6 * MIB)
@@ -357,7 +358,7 @@ def test_damaged_parts_are_not_believed(place: Place, monkeypatch: pytest.Monkey
 
 def test_a_part_of_what_was_wrong_on_the_hub_is_replaced(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part is what its record says, but the hub's file was not what its SHA256SUMS said when it was read."""
-    monkeypatch.setattr(fetch, "KEEP_EVERY", 2 * MIB)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", 2 * MIB)
     right = noise(8 * MIB)
     place.put({"model.safetensors": right})
     (place.model / "model.safetensors").write_bytes(b"wrong" + right[5:])
@@ -401,7 +402,7 @@ def test_a_hub_that_goes_away_costs_nothing_that_was_read(place: Place, monkeypa
 
 
 def test_without_hard_links_a_killed_fetch_begins_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "KEEP_EVERY", MIB)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", MIB)
     monkeypatch.setattr(files, "link", lambda *_: False)
     content = {"a.safetensors": noise(MIB), "b.safetensors": noise(4 * MIB)}
     place.put(content)
@@ -424,9 +425,9 @@ def test_another_users_whole_file_is_copied(place: Place, monkeypatch: pytest.Mo
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A model small enough to be fetched some hundred times, in memory where there is such a place; it has parts all the same."""
-    monkeypatch.setattr(folder, "CHUNK", 1000)
-    monkeypatch.setattr(fetch, "KEEP_EVERY", 2000)
-    monkeypatch.setattr(fetch, "LOOK_EVERY", 0)
+    monkeypatch.setattr(local, "CHUNK", 1000)
+    monkeypatch.setattr(fetching, "KEEP_EVERY", 2000)
+    monkeypatch.setattr(fetching, "LOOK_EVERY", 0)
     memory = Path("/dev/shm")
     root = memory / f"modelyard-fetch-{os.getpid()}" if os.access(memory, os.W_OK) else tmp_path / "small"
     yield Place(root).put({"config.json": b"{}", "sub/vocab.txt": b"a\nb\n", "model.safetensors": noise(7500)})

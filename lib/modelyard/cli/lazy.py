@@ -44,7 +44,9 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "logs": Entry("Runs", "runs", "Print the logs of a run."),
         "wait": Entry("Runs", "runs", "Wait until runs have ended, and exit like the first that failed."),
         "cancel": Entry("Runs", "runs", "Stop a run; its steps keep what they have done."),
+        "report": Entry("Runs", "report", "Write a run as one offline HTML page."),
         "yard": Entry("Shared", "yard", "Look after the yard: artifacts, names, pins, space."),
+        "hub": Entry("Shared", "hub", "Serve models and data sets to the hubs' own clients."),
     }
 )
 

@@ -3,70 +3,67 @@
     DIR/owner/name/…            models
     DIR/datasets/owner/name/…   data sets
 
-There is one revision: none, `main` and `master` name it. A file is identified by its size and the time of its last change in nanoseconds; a
-`SHA256SUMS` at the top of a repository, as sha256sum(1) writes it, gives hashes, which then identify the files that it names. It is not listed
-itself; neither are folders called `.git` or `.modelyard`. A symbolic link, a device or a socket refuses the repository: it would bring in
-what its owner did not put there. Whoever changes a folder while it is read is caught by size, time or hash, not by the walk.
+As long as nothing was committed to a repository of a folder, it has one revision, which none, `main` and `master` name; its files are identified by
+size and time of change (see `local`), so that resolving it reads no content. What is uploaded is committed by the store: from then on the
+repository has commits, and its files are identified by their sha256.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import NoReturn, cast
+from pathlib import Path
+from typing import cast
 
-from modelyard.errors import Corrupt, NoInput, NoPermission, Refused, Unavailable, suggest
+from modelyard.errors import NoInput, Refused, suggest
+from modelyard.hubs import local
+from modelyard.hubs.hub import Access
 from modelyard.hubs.listing import HubFile, Listing
-from modelyard.refs import HubRef, PathRef, RefKind
-from modelyard.yard import manifest
+from modelyard.hubs.source import DEFAULTS, Repo
+from modelyard.hubs.sourced import SourceHub
+from modelyard.hubs.store import Store
+from modelyard.refs import HubRef, PathRef, RefKind, Scheme
 
-CHUNK = 1 << 20
-SUMS = "SHA256SUMS"
-SKIPPED = frozenset({".git", ".modelyard"})
-REVISIONS = (None, "main", "master")
-
-_SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")
-_SUMS_BYTES = 64 << 20
-_GONE = "run again when nobody writes there: the ref is resolved anew"
+PLAIN = "main"
+"""The revision of a listing of files that were never committed."""
 
 
-class FolderHub:
-    """The hub whose repositories are folders below `root`."""
+class FolderHub(SourceHub):
+    """The hub whose repositories are folders below `root`, and what was committed to them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scheme: Scheme = "modelscope") -> None:
+        self._store = Store(root)
+        super().__init__(self._store, str(root), scheme)
         self.root = root
 
     def resolve(self, ref: HubRef) -> Listing:
-        """The repository's files as they are now. Raises NoInput when it, or the revision, is not there; a close name is in the message."""
-        if ref.revision not in REVISIONS:
-            raise NoInput(f"{ref} has no revision {ref.revision!r}", why=f"{self.root} is a folder and has only main", remedy="leave out @revision")
-        with _failures(str(ref)):
-            if not self._has(ref):
-                raise NoInput(f"{ref} does not exist", where=str(self.root), remedy=self._instead(ref))
-            return Listing(ref, ref.kind, "main", _list(_inside(self.root, _below(ref), str(ref)), str(ref)))
+        """The repository's files. Raises NoInput when it, or the revision, is not there; a close name is in the message."""
+        repo = Repo(ref.kind, ref.owner, ref.name)
+        if self._store.commits(repo):
+            return super().resolve(ref)
+        with local.failures(str(ref)):
+            if not self._lies(repo):
+                raise self._missing(ref)
+            if ref.revision not in DEFAULTS:
+                why = f"nothing was committed to it, and {self.root} is a folder: it has only main"
+                raise NoInput(f"{ref} has no revision {ref.revision!r}", why=why, remedy="leave out @revision")
+            return Listing(ref, ref.kind, PLAIN, local.list_files(local.inside(self.root, repo.below, str(ref)), str(ref)))
 
     def read(self, listing: Listing, file: HubFile, offset: int = 0) -> Iterator[bytes]:
         """The file's bytes from `offset` on. Raises Corrupt when the file changed after it was listed."""
-        return _read(self.root, f"{_below(cast(HubRef, listing.ref))}/{file.path}", str(listing.ref), file, offset)
+        if listing.revision != PLAIN:
+            return super().read(listing, file, offset)
+        ref = cast(HubRef, listing.ref)
+        return local.read_file(self.root, f"{Repo(ref.kind, ref.owner, ref.name).below}/{file.path}", str(ref), file, offset)
 
-    def _has(self, ref: HubRef) -> bool:
+    def access(self) -> Access:
+        """Whether this user may write in the folder."""
+        return Access(user=None, writes=os.access(self.root, os.W_OK))
+
+    def _lies(self, repo: Repo) -> bool:
         """Not for a model whose owner is called `datasets`: that folder belongs to the data sets."""
-        return (ref.kind == "dataset" or ref.owner != "datasets") and self.root.joinpath(_below(ref)).is_dir()
-
-    def _instead(self, ref: HubRef) -> str:
-        other = replace(ref, kind="model" if ref.kind == "dataset" else "dataset")
-        if self._has(other):
-            return f"did you mean {other}?"
-        folders = self.root.glob("datasets/[!.]*/[!.]*" if ref.kind == "dataset" else "[!.]*/[!.]*")
-        there = (replace(ref, owner=path.parent.name, name=path.name) for path in folders)
-        known = sorted(str(repository) for repository in there if self._has(repository))
-        return suggest(str(ref), known) if known else f"put the files into {self.root / _below(ref)}"
+        return (repo.kind == "dataset" or repo.owner != "datasets") and self.root.joinpath(repo.below).is_dir()
 
 
 class PathHub:
@@ -75,127 +72,20 @@ class PathHub:
     def resolve(self, ref: PathRef, kind: RefKind) -> Listing:
         """The files at the path, which is made absolute. Raises NoInput when there are none."""
         path = Path(os.path.abspath(ref.path))
-        with _failures(str(ref)):
+        with local.failures(str(ref)):
             if not path.exists():
                 names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
                 raise NoInput(f"{ref} does not exist", where=str(path), remedy=suggest(path.name, names) if names else "correct the path")
             found = path.stat()
             if stat.S_ISDIR(found.st_mode):
-                files = _list(path.resolve(), str(ref))
+                listed = local.list_files(path.resolve(), str(ref))
             elif stat.S_ISREG(found.st_mode):
-                files = (_file(path.name, found),)
+                listed = (local.describe(path.name, found),)
             else:
                 raise Refused(f"{ref} is neither a file nor a folder", where=str(path), remedy="name a file or a folder")
-        return Listing(PathRef(str(path)), kind, "", files)
+        return Listing(PathRef(str(path)), kind, "", listed)
 
     def read(self, listing: Listing, file: HubFile, offset: int = 0) -> Iterator[bytes]:
         """The file's bytes from `offset` on. Raises Corrupt when the file changed after it was listed."""
         path = Path(str(listing.ref)).resolve()
-        return _read(path, file.path if path.is_dir() else "", str(listing.ref), file, offset)
-
-
-def _below(ref: HubRef) -> str:
-    """The repository's path below the hub's root."""
-    return f"datasets/{ref.owner}/{ref.name}" if ref.kind == "dataset" else f"{ref.owner}/{ref.name}"
-
-
-def _inside(top: Path, below: str, ref: str) -> Path:
-    """`top/below`. Raises Refused when a component below the top is a symbolic link."""
-    path = top
-    for part in PurePosixPath(below).parts:
-        path /= part
-        if path.is_symlink():
-            why = "it may lead out of the hub"
-            raise Refused(f"{str(path.relative_to(top))!r} is a symbolic link", where=ref, why=why, remedy="put the files themselves there")
-    return path
-
-
-def _list(folder: Path, ref: str) -> tuple[HubFile, ...]:
-    """The files below a folder, with the hashes that its SHA256SUMS has for them."""
-    walked = itertools.islice(_walk(folder, ref), manifest.MAX_FILES + 2)  # enough for a listing to be refused by its number
-    files = {file.path: file for file in walked}
-    sums = _sums(folder / SUMS, ref) if files.pop(SUMS, None) else {}
-    if absent := sorted(sums.keys() - files.keys()):
-        why = f"the copy is not complete: {len(absent)} of {len(sums)} are missing"
-        raise Corrupt(f"{SUMS} names {absent[0]!r}, which is not there", where=ref, why=why, remedy=f"copy it again, or correct {SUMS}")
-    return tuple(replace(file, sha256=sums.get(file.path)) for file in files.values())
-
-
-def _walk(top: Path, ref: str) -> Iterator[HubFile]:
-    for folder, folders, names, descriptor in os.fwalk(top, onerror=_raise):
-        inside = PurePosixPath(folder).relative_to(top)
-        if len(inside.parts) > manifest.MAX_DEPTH:
-            raise Refused(f"{str(inside)[:200]!r} is too deep", where=ref, why=f"at most {manifest.MAX_DEPTH} levels are taken", remedy="flatten it")
-        for name in (*folders, *names):
-            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            if stat.S_ISREG(found.st_mode):
-                yield _file(str(inside / name), found)
-            elif not stat.S_ISDIR(found.st_mode):
-                kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a special file"
-                remedy = "put the file itself there"
-                raise Refused(f"{str(inside / name)!r} is {kind}", where=ref, why="it may lead out of the repository", remedy=remedy)
-        folders[:] = [name for name in folders if name not in SKIPPED]
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def _file(path: str, found: os.stat_result) -> HubFile:
-    return HubFile(path, found.st_size, None, str(found.st_mtime_ns))
-
-
-def _sums(path: Path, ref: str) -> dict[str, str]:
-    """Path -> sha256 of a SHA256SUMS.
-
-    Format: https://www.gnu.org/software/coreutils/manual/html_node/cksum-output-modes.html; escaped names hold characters that no listing may have.
-    """
-    if path.stat().st_size > _SUMS_BYTES:
-        raise Refused(f"{SUMS} is too large", where=ref, remedy=f"write it again: sha256sum -- * > {SUMS}")
-    lines = path.read_text("utf-8", "surrogateescape").split("\n")
-    sums: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        match = _SUM.fullmatch(line.rstrip("\r"))
-        if match and sums.setdefault(match[2], match[1].lower()) == match[1].lower():
-            continue
-        if line.strip():
-            why = "it has another hash above" if match else "64 hexadecimal digits, two spaces and a path are expected"
-            raise Refused(f"{SUMS} line {number} cannot be used", where=ref, why=why, remedy=f"write it again: sha256sum -- * > {SUMS}")
-    if sums:
-        manifest.check_paths(sums, f"{ref}: {SUMS}")
-    return sums
-
-
-def _read(top: Path, below: str, ref: str, file: HubFile, offset: int) -> Iterator[bytes]:
-    with _failures(f"{ref}: {file.path}"):
-        path = _inside(top, below, ref)
-        _check_unchanged(path.lstat(), ref, file)
-        # O_NONBLOCK: a fifo put in a file's place must not block the open; it has no effect on files
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as stream:
-            stream.seek(offset)
-            while chunk := stream.read(CHUNK):
-                yield chunk
-            _check_unchanged(os.fstat(stream.fileno()), ref, file)
-
-
-def _check_unchanged(found: os.stat_result, ref: str, file: HubFile) -> None:
-    """Accept a file that is as it was listed; one with a known hash may have another time, because its content is compared."""
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(f"{file.path!r} is not a file any more", where=ref, remedy="put the file itself there")
-    if found.st_size != file.size or (file.sha256 is None and str(found.st_mtime_ns) != file.version):
-        why = f"it had {file.size} bytes and has {found.st_size}" if found.st_size != file.size else "its time of change is another"
-        raise Corrupt(f"{file.path!r} changed after it was listed", where=ref, why=why, remedy=_GONE)
-
-
-@contextmanager
-def _failures(where: str) -> Iterator[None]:
-    """Name the operating system's errors: the hub is somebody else's volume, not the yard's."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise Corrupt("it vanished after it was listed", where=where, remedy=_GONE) from error
-    except PermissionError as error:
-        raise NoPermission("it may not be read", where=where, why=error.strerror or "", remedy="let this user read the hub's folder") from error
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise Unavailable("the hub's folder cannot be read", where=where, why=why, remedy="look at the volume, then run again") from error
+        return local.read_file(path, file.path if path.is_dir() else "", str(listing.ref), file, offset)

@@ -16,6 +16,9 @@ from modelyard.refs import HubRef, RefKind
 
 Sort = Literal["downloads", "updated"]
 
+OF_THE_HUB = frozenset({".gitattributes"})
+"""Files that hubs put into a repository themselves: an upload leaves them, and they are no difference to what was sent."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -79,14 +82,14 @@ class Hub(Reader, Protocol):
         ...
 
     def upload(self, ref: HubRef, files: Mapping[str, Path], *, message: str, private: bool = True, licence: str | None = None) -> str:
-        """Make the ref's branch hold exactly these files (path in the repository -> regular file), made where there is no such repository.
+        """Make the ref's branch hold exactly these files (path in the repository -> regular file); a repository is made where there is none.
 
         Gives the new commit where the hub tells it, else the branch. private, licence: of a repository that is made; one that is there keeps its own.
         """
         ...
 
     def tag(self, ref: HubRef, name: str) -> None:
-        """Keep what the ref stands for under a name that does not move. The same tag on the same content is no error; on other content it is Usage."""
+        """Keep what the ref stands for under a name that does not move: again on the same content is no error, on other content it is Usage."""
         ...
 
     def access(self) -> Access:

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 from modelyard import hubs, keys, refs
 from modelyard.errors import RETRIES, Bug, Crashed, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit, signal_name
 from modelyard.hubs import Listing
+from modelyard.hubs.fetching import last_key, remember
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Ending, Order, Outcome
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
-from modelyard.spec import Pipeline, digest
+from modelyard.spec import Pipeline
 from modelyard.steps import Fetch, Reuse
-from modelyard.yard import Action, Yard
+from modelyard.yard import Yard
 from modelyard.yard.records import utc_now
 from modelyard.yard.runs import FINISHED, Attempt, Run, RunState, RunStatus, StepState, StepStatus
 
@@ -134,7 +135,7 @@ class Driver:
             record = self.yard.refs.get(f"{ref.kind}s/{ref.name}@{ref.alias}")
             self._finish(name, StepState.REUSED, record.digest, note=str(ref))
             return {"ref": str(ref), "artifact": record.digest}
-        if isinstance(ref, refs.HubRef) and ref.is_commit and (action := self.yard.known(_last_key(step))):
+        if isinstance(ref, refs.HubRef) and ref.is_commit and (action := self.yard.known(last_key(step.ref, step.trust))):
             self._finish(name, StepState.REUSED, action.artifact, note="a commit does not change: the hub was not asked")
             return {"ref": str(ref), "artifact": action.artifact}
         try:
@@ -142,7 +143,7 @@ class Driver:
                 raise Unavailable(f"{OFFLINE} is set", remedy=f"unset {OFFLINE} to ask the hub")
             listing = hubs.resolve(ref, "model" if step.model else "dataset", self.settings.hubs)
         except Unavailable as failure:
-            action = None if step.fresh else self.yard.known(_last_key(step))
+            action = None if step.fresh else self.yard.known(last_key(step.ref, step.trust))
             if action is None:
                 raise Unavailable(failure.what, where=str(ref), why="and nothing was fetched from it before", remedy=failure.remedy) from failure
             note = f"{ref}: the hub was not asked or did not answer ({failure.what}); as of {action.at}"
@@ -281,8 +282,7 @@ class Driver:
         kind = self.yard.artifacts.get(artifact).kind if artifact else ""
         step = self.pipeline.steps[name]
         if artifact and name in self._listings and isinstance(step, Fetch):
-            last = _last_key(step)
-            self.yard.actions.put(last, Action(key=last, verb="fetch", artifact=artifact, attempt=self.run.id, at=utc_now()))
+            remember(self.yard, step.ref, step.trust, listing=self._listings[name], artifact=artifact, by=self.run.id)
         ending = ending or Ending(exit_code=0, category="ok", artifact=artifact, key=key, note=note)
         self._set(name, state, ending, kind=kind)
 
@@ -313,8 +313,3 @@ def first_status(run_id: str, pipeline: Pipeline) -> RunStatus:
     """The status of a run that has just been made."""
     steps = {name: StepStatus(verb=pipeline.steps[name].verb) for name in pipeline.order()}
     return RunStatus(run=run_id, pipeline=pipeline.name, started=utc_now(), steps=steps)
-
-
-def _last_key(step: Fetch) -> str:
-    """The key of the action that remembers what a ref stood for last, for when its hub does not answer."""
-    return digest({"last": step.ref, "trust": sorted(step.trust)})
