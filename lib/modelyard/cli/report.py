@@ -1,0 +1,55 @@
+"""`modelyard report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modelyard.cli.session import Session, command, complete_runs
+from modelyard.errors import Usage, VolumeFailed
+
+_STDOUT = "-"
+
+
+@command(
+    "report",
+    examples=["modelyard report --open", "modelyard report movie-sentiment-1a2b --out report/index.html", "modelyard report --out - > run.html"],
+)
+@click.argument("run", required=False, shell_complete=complete_runs, help="A run's name, or the beginning of one; default the latest.")
+@click.option("--out", metavar="FILE", help="Where to write it, `-` for stdout; default RUN.html in this folder.")
+@click.option("--open", "show", is_flag=True, help="Show it in the browser.")
+def report(session: Session, run: str | None, out: str | None, show: bool) -> None:
+    """Write a run as one offline HTML page.
+
+    Lineage, decisions, curves, metrics with their intervals, errors, parity, gate and publication, as far as the run has them. The file needs
+    nothing beside itself: no network, no scripts. It can be written while the run is at work, and shows the run as it stood then.
+    """
+    import modelyard.report
+    from modelyard.yard import files
+
+    if show and out == _STDOUT:
+        raise Usage("stdout cannot be opened in a browser", where="--open", remedy="name a file with --out")
+    yard = session.yard()
+    found = yard.runs.get(run) if run else yard.runs.latest()
+    page = modelyard.report.render(yard, found)
+    if out == _STDOUT:
+        sys.stdout.write(page)
+        return
+    target = Path(out or f"{found.id}.html").absolute()
+    if target.is_dir():
+        raise Usage("this is a folder", where=str(target), remedy=f"--out {out}/{found.id}.html")
+    with files.failures(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(target, page.encode(), durable=False)
+    session.out.record("Report", {"run": found.id, "path": str(target)}, [str(target)], name=str(target))
+    if show:
+        _show(target)
+
+
+def _show(file: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(file.as_uri()):
+        raise VolumeFailed("no browser could be started", where=str(file), remedy="open the file yourself")

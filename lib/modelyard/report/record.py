@@ -1,0 +1,275 @@
+"""A run as the report shows it: everything that the yard knows of it, read once, into plain frozen values.
+
+Nothing is computed or judged here, and nothing is made up: what is not there is None, and what is there but cannot be read is named in `missing`.
+A step that has no action (it failed, it runs, it makes nothing) still has the decisions and the curve that its log tells.
+Neither the environment nor the addresses of hubs are looked at, so what is secret there cannot reach a page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard.errors import Corrupt, NoInput
+from modelyard.quantities import format_bytes
+from modelyard.report import shapes
+from modelyard.report.shapes import read
+from modelyard.steps import STEPS
+from modelyard.yard import Action, Decision, Yard, files
+from modelyard.yard.runs import Attempt, Run, RunStatus, StepState, StepStatus
+
+SAMPLES = 200
+"""Of an attempt at most; between them, the highest."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact."""
+
+    digest: str
+    kind: str
+    format: str
+    size: int
+    files: int
+
+    def __str__(self) -> str:
+        """In words, without the digest."""
+        form = f" ({self.format})" if self.format else ""
+        return f"{self.kind}{form}, {self.files} file{'s' * (self.files != 1)}, {format_bytes(self.size)}"
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt, and how it ended, in words."""
+
+    number: int
+    ended: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of this step's result, whoever made it."""
+
+    name: str
+    status: StepStatus
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    ref: str = ""
+    revision: str = ""
+    to: str = ""
+    attempts: tuple[Try, ...] = ()
+    action: Action | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    made: Made | None = None
+    evaluation: shapes.Evaluation | None = None
+    history: shapes.History | None = None
+    rows: shapes.TrainRows | None = None
+    environment: shapes.Environment | None = None
+    parity: shapes.Parity | None = None
+    int8: shapes.Quantised | None = None
+    engines: Mapping[str, shapes.EngineSpeed] = field(default_factory=dict)
+    speed: shapes.Speed | None = None
+    latency: shapes.Latency | None = None
+    release: shapes.Release | None = None
+    preflight: shapes.Preflight | None = None
+    search: shapes.Search | None = None
+    samples: tuple[shapes.Sample, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether it failed because a gate, or a check of what it was given, said no."""
+        return self.status.state is StepState.FAILED and self.status.category == "refused"
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "refused" if self.refused else self.status.state.value
+
+    @property
+    def made_by(self) -> str:
+        """The run whose attempt made the result, empty when that is not known."""
+        return self.action.attempt.partition(".")[0] if self.action else ""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run. pipeline: its spec with every default."""
+
+    status: RunStatus
+    pipeline: Mapping[str, Any]
+    steps: tuple[StepRecord, ...]
+    missing: tuple[str, ...]
+
+    def step(self, name: str) -> StepRecord | None:
+        """The step of that name."""
+        return next((step for step in self.steps if step.name == name), None)
+
+
+def collect(yard: Yard, run: Run) -> RunRecord:
+    """Read a run as it stands. Raises Corrupt: its status or spec is gone or torn."""
+    status, spec = run.status(), run.spec()
+    return _Collector(yard, run, status, spec).record()
+
+
+@dataclass
+class _Collector:
+    yard: Yard
+    run: Run
+    status: RunStatus
+    spec: Mapping[str, Any]
+    missing: list[str] = field(default_factory=list)
+
+    def record(self) -> RunRecord:
+        steps = tuple(self._step(name, step) for name, step in self.status.steps.items())
+        return RunRecord(self.status, self.spec["pipeline"], steps, tuple(dict.fromkeys(self.missing)))
+
+    def _step(self, name: str, status: StepStatus) -> StepRecord:
+        settings = self._settings(name, status.verb)
+        attempts = self.run.attempts(name)
+        action = self._action(name, status)
+        resolved = read(shapes.Resolved, self.spec["resolved"].get(name), f"{name}: what its ref stands for", self.missing)
+        told: dict[str, Any] = {}
+        if action is None:
+            decisions, told["history"] = self._told(attempts)
+        else:
+            decisions = dict(action.decisions)
+            told |= self._details(name, status.verb, action.details)
+        return StepRecord(
+            name,
+            status,
+            inputs=self._inputs(status.verb, settings),
+            ref=(resolved.ref if resolved else "") or str(settings.get("model") or settings.get("dataset") or "") if status.verb == "fetch" else "",
+            revision=resolved.listing.revision if resolved and resolved.listing else "",
+            to=str(settings.get("to") or ""),
+            attempts=tuple(Try(attempt.number, attempt.ended(), attempt.seconds()) for attempt in attempts),
+            action=action,
+            decisions=decisions,
+            samples=self._samples(attempts[-1]) if attempts else (),
+            **told,
+            **self._artifact(name, status),
+            **self._result(name, status.verb, attempts),
+        )
+
+    def _settings(self, name: str, verb: str) -> Mapping[str, Any]:
+        step = self.spec["pipeline"].get("steps", {}).get(name, {})
+        return step.get(verb) or {}
+
+    def _inputs(self, verb: str, settings: Mapping[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for place in STEPS[verb].inputs if verb in STEPS else ():
+            value: Any = settings
+            for part in place.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if value in self.status.steps:
+                found[place] = value
+        return found
+
+    def _action(self, name: str, status: StepStatus) -> Action | None:
+        if not (status.key and status.artifact):
+            return None
+        try:
+            action = self.yard.actions.get(status.key)
+        except Corrupt as error:
+            self.missing.append(f"{name}: its action cannot be read: {error.what}")
+            return None
+        if action is None:
+            self.missing.append(f"{name}: its action is gone from the yard, and with it settings, decisions and timings")
+        elif action.artifact != status.artifact:
+            self.missing.append(f"{name}: it was done again since, with another result; its action is that of the later one")
+            return None
+        return action
+
+    def _told(self, attempts: list[Attempt]) -> tuple[dict[str, Decision], shapes.History | None]:
+        """Decisions and the curve, as the logs of all attempts have them; what a later one says again counts."""
+        decisions: dict[str, Decision] = {}
+        train: dict[int, shapes.TrainPoint] = {}
+        validation: dict[float, dict[str, float]] = {}
+        for attempt in attempts:
+            for entry in self._log(attempt):
+                if entry["event"] == "decided" and isinstance(name := entry.get("name"), str):
+                    decisions[name] = Decision(value=entry.get("value"), reason=str(entry.get("reason", "")))
+                elif entry["event"] == "step" and (point := read(shapes.TrainPoint, entry, f"{attempt.step}: its log", self.missing)):
+                    train[point.step] = point
+                elif entry["event"] == "validated":
+                    numbers = {key: value for key, value in entry.items() if isinstance(value, int | float) and key != "seq"}
+                    validation[numbers.get("epoch", 0)] = numbers
+        points = tuple(point for _, point in sorted(train.items()))
+        curve = {"train": points, "validation": tuple(validation.values())} if points else None
+        return decisions, read(shapes.History, curve, f"{attempts[-1].step}: its log", self.missing) if curve else None
+
+    def _log(self, attempt: Attempt) -> Iterator[dict[str, Any]]:
+        try:
+            lines = (files.read(attempt.log) or b"").splitlines()
+        except Corrupt as error:
+            self.missing.append(f"{attempt.step}: the log of attempt {attempt.number} cannot be read: {error.why}")
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill
+            if isinstance(entry, dict) and "event" in entry:
+                yield entry
+
+    def _details(self, name: str, verb: str, details: Mapping[str, Any]) -> dict[str, Any]:
+        def shaped(shape: type[shapes.AnyShape], key: str) -> shapes.AnyShape | None:
+            return read(shape, details.get(key), f"{name}: {key}", self.missing)
+
+        if verb == "export":
+            return {"parity": shaped(shapes.Parity, "parity"), "int8": shaped(shapes.Quantised, "int8"), "engines": self._engines(name, details)}
+        found: dict[str, Any] = {"speed": shaped(shapes.Speed, "speed"), "latency": shaped(shapes.Latency, "latency")}
+        if verb == "finetune":
+            found |= {"history": shaped(shapes.History, "history"), "rows": shaped(shapes.TrainRows, "rows")}
+            found |= {"environment": shaped(shapes.Environment, "environment")}
+        return found
+
+    def _engines(self, name: str, details: Mapping[str, Any]) -> dict[str, shapes.EngineSpeed]:
+        """The speed of each engine; what stands beside the engines is about all of them."""
+        speed = details.get("speed")
+        engines = {key: value for key, value in speed.items() if isinstance(value, Mapping)} if isinstance(speed, Mapping) else {}
+        found = {engine: read(shapes.EngineSpeed, value, f"{name}: speed of {engine}", self.missing) for engine, value in engines.items()}
+        return {engine: value for engine, value in found.items() if value}
+
+    def _artifact(self, name: str, status: StepStatus) -> dict[str, Any]:
+        if not status.artifact:
+            return {}
+        try:
+            artifact = self.yard.artifacts.get(status.artifact)
+        except (NoInput, Corrupt) as error:
+            self.missing.append(f"{name}: its artifact {status.artifact[:12]} is not there or not whole: {error.what}")
+            return {}
+        made = Made(artifact.digest, artifact.kind, artifact.format or "", artifact.size, len(artifact.files))
+        if artifact.kind != "metrics":
+            return {"made": made}
+        try:
+            document = json.loads(files.read(artifact.path / "metrics.json") or b"null")
+        except ValueError:
+            self.missing.append(f"{name}: its metrics.json is no JSON")
+            return {"made": made}
+        return {"made": made, "evaluation": read(shapes.Evaluation, document, f"{name}: metrics.json", self.missing)}
+
+    def _result(self, name: str, verb: str, attempts: list[Attempt]) -> dict[str, Any]:
+        """What a step without an artifact found or did, as its last attempt says."""
+        outcome = attempts[-1].outcome() if attempts else None
+        if outcome is None or outcome.result is None:
+            return {}
+        what = f"{name}: its result"
+        if verb == "search":
+            return {"search": read(shapes.Search, outcome.result, what, self.missing)}
+        if verb == "preflight":
+            return {"preflight": read(shapes.Preflight, outcome.result, what, self.missing)}
+        return {"release": read(shapes.Release, outcome.result, what, self.missing)}
+
+    def _samples(self, attempt: Attempt) -> tuple[shapes.Sample, ...]:
+        found = []
+        for line in (files.read(attempt.path / "samples.jsonl") or b"").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill
+            if sample := read(shapes.Sample, value, f"{attempt.step}: a sample of its memory", self.missing):
+                found.append(sample)
+        each = -(-len(found) // SAMPLES) or 1
+        return tuple(max(found[place : place + each], key=lambda sample: sample.used) for place in range(0, len(found), each))

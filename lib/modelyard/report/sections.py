@@ -1,0 +1,357 @@
+"""What stands in each section of the report: verdicts in words, facts, figures. From a RunRecord alone; reads nothing.
+
+A verdict is a tone (good, warn, bad, info) and a sentence that says the same: nothing depends on a colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup
+
+from modelyard.report import figures, shapes
+from modelyard.report.figures import Bar, Series, Whisker
+from modelyard.report.record import RunRecord, StepRecord
+from modelyard.report.words import cut, four, percent, plain, small
+
+Tone = Literal["good", "warn", "bad", "info"]
+
+ERRORS = 12
+"""Worst errors that are shown."""
+CLASSES = 100
+"""Labels in the table of labels."""
+PAIRS = 6
+"""Confusions that are named."""
+
+
+_SMOOTHED = 4
+"""Points of a curve whose mean is drawn, at least."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement in words."""
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart. note: what is to be known to read it."""
+
+    svg: Markup
+    caption: str
+    note: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """So many rows of label `true` got label `predicted`; share: of the rows of `true`."""
+
+    true: str
+    predicted: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluate step."""
+
+    step: StepRecord
+    found: shapes.Evaluation
+    figure: Figure | None
+    matrix: Figure | None
+    overlap: Verdict
+    about: tuple[str, ...]
+    confusions: tuple[Confusion, ...]
+    classes: tuple[shapes.ClassScores, ...]
+    errors: tuple[shapes.WrongRow, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finetune step."""
+
+    step: StepRecord
+    about: tuple[str, ...]
+    overlap: Verdict | None
+    figures: tuple[Figure, ...]
+    validation: tuple[Mapping[str, float], ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export step."""
+
+    step: StepRecord
+    parity: Verdict | None
+    int8: Verdict | None
+    facts: tuple[tuple[str, str], ...]
+    int8_figure: Figure | None
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Released:
+    """A promote or publish step. gate: where it is passed; where it is not, that is the outcome."""
+
+    step: StepRecord
+    gate: Verdict | None
+    outcome: Verdict
+    files: tuple[str, ...]
+
+
+def drawn(svg: str, caption: str, note: str = "", *, wide: bool = False) -> Figure:
+    """A figure of an SVG that figures.py wrote."""
+    return Figure(Markup(svg), caption, note, wide)  # noqa: S704  # figures.py escapes every text
+
+
+def evaluated(run: RunRecord) -> Iterator[Evaluated]:
+    """The evaluations, each with the floors that gates of this run ask of it."""
+    for step in run.steps:
+        found = step.evaluation
+        if found is None:
+            continue
+        floors = {
+            line.metric: line.at_least
+            for other in run.steps
+            if other.release and other.release.gate and other.inputs.get("gate.metrics") == step.name
+            for line in other.release.gate.lines
+        }
+        rows = [
+            Whisker(_spaced(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}", floors.get(name))
+            for name, each in found.metrics.items()
+        ]
+        n = next((f" over {each.n} rows" for each in found.metrics.values() if each.n), "")
+        said = "The mark across a line is the floor of the gate." if floors.keys() & found.metrics.keys() else ""
+        yield Evaluated(
+            step,
+            found,
+            drawn(figures.whiskers(f"Metrics of {step.name} with 95 % intervals", rows, x_format=four), f"Metrics, 95 % intervals{n}", said)
+            if rows
+            else None,
+            _matrix(step, found),
+            _overlap(found),
+            tuple(_about(found)),
+            _confusions(found),
+            found.classes[:CLASSES],
+            found.errors[:ERRORS],
+        )
+
+
+def trained(run: RunRecord) -> Iterator[Trained]:
+    """The trainings, also those that did not come to their end."""
+    for step in run.steps:
+        history = step.history
+        if history is None:
+            continue
+        columns = tuple(dict.fromkeys(key for epoch in history.validation for key in epoch))
+        rows, overlap = step.rows, None
+        if rows:
+            shared = f"{rows.overlap} of {rows.validation} validation texts also stand in the rows that were trained on"
+            none = "No validation text stands in the rows that were trained on."
+            overlap = Verdict("warn", f"{shared}: the epoch was chosen with their help.") if rows.overlap else Verdict("good", none)
+        yield Trained(step, tuple(_training(step)), overlap, tuple(_curves(step, history)), history.validation, columns)
+
+
+def exported(run: RunRecord) -> Iterator[Exported]:
+    """The exports."""
+    for step in run.steps:
+        if step.parity is None and step.int8 is None and not step.engines:
+            continue
+        int8 = step.int8
+        verdict = None
+        if int8:
+            verdict = Verdict("good" if int8.kept else "info", f"8-bit weights were {'kept' if int8.kept else 'dropped'}" + _because(int8.why))
+        yield Exported(step, _parity(step.parity), verdict, tuple(_export_facts(step)), _int8drawn(step), tuple(_speeds(step)))
+
+
+def released(run: RunRecord) -> Iterator[Released]:
+    """What was promoted or published, or was not."""
+    for step in run.steps:
+        if step.status.verb not in ("promote", "publish"):
+            continue
+        release = step.release or shapes.Release()
+        gate = Verdict("good", "The gate is passed.") if release.gate and release.gate.passed else None
+        paths = [each if isinstance(each, str) else str(each.get("path", "")) if isinstance(each, Mapping) else "" for each in release.files]
+        yield Released(step, gate, _outcome(step, release), tuple(filter(None, paths)))
+
+
+# --- the parts of a section ------------------------------------------------------------------------------------------------------------------
+
+
+def _about(found: shapes.Evaluation) -> Iterator[str]:
+    if rows := found.rows:
+        drawn = f", a sample (seed {rows.seed})" if rows.seed is not None else ""
+        yield f"split {found.split}: {rows.evaluated} of {rows.split} rows{drawn}"
+        if rows.faults:
+            yield "left out: " + ", ".join(f"{count} rows, {why}" for why, count in rows.faults.items())
+    if baseline := found.baseline:
+        yield f"always answering “{cut(baseline.label, 40)}” would be right in {four(baseline.accuracy.value)}"
+    if (truncated := found.truncated) and truncated.rows:
+        yield f"{truncated.rows} rows ({percent(truncated.share)}) were cut at {truncated.max_length} tokens"
+    elif truncated:
+        yield f"no row was longer than {truncated.max_length} tokens"
+
+
+def _overlap(found: shapes.Evaluation) -> Verdict:
+    overlap = found.overlap
+    if overlap is None:
+        return Verdict("info", "Whether evaluated texts also stand in train is not known: there was no train split to compare with.")
+    if overlap.rows == 0:
+        return Verdict("good", f"No evaluated text also stands in {overlap.split}.")
+    shared = f"{overlap.rows} evaluated texts ({percent(overlap.share)}) also stand in {overlap.split}"
+    return Verdict("warn" if overlap.share < 0.01 else "bad", f"{shared}: the model may know them, and the metrics flatter it.")
+
+
+def _square(found: shapes.Evaluation) -> bool:
+    return bool(found.labels) and [len(row) for row in found.confusion] == [len(found.labels)] * len(found.labels)
+
+
+def _matrix(step: StepRecord, found: shapes.Evaluation) -> Figure | None:
+    if not _square(found):
+        return None
+    count = len(found.labels)
+    title = f"Confusion matrix of {step.name}: {count} labels, rows are true labels, columns predicted ones"
+    if count > figures.DRAWN_LABELS:
+        note = f"The {figures.DRAWN_LABELS} of {count} labels that take part in most errors, coloured by the share of the true label's rows."
+    elif count > figures.WRITTEN_LABELS:
+        note = "Coloured by the share of the true label's rows."
+    else:
+        note = "Rows, and their share of the true label's rows."
+    return drawn(figures.matrix(title, found.labels, found.confusion), "Confusion matrix", note, wide=count > figures.WRITTEN_LABELS)
+
+
+def _confusions(found: shapes.Evaluation) -> tuple[Confusion, ...]:
+    if not _square(found) or len(found.labels) <= 2:
+        return ()
+    pairs = [
+        Confusion(found.labels[true], found.labels[predicted], count, count / sum(row))
+        for true, row in enumerate(found.confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair.count)[:PAIRS])
+
+
+def _training(step: StepRecord) -> Iterator[str]:
+    if rows := step.rows:
+        yield f"{rows.train} rows trained on, {rows.validation} to validate with, of {rows.split} in train"
+    if best := step.decisions.get("best_epoch"):
+        yield f"epoch {plain(best.value)} is kept: {best.reason}"
+    if step.history and step.history.resumed:
+        yield "went on from step " + ", ".join(map(str, step.history.resumed))
+    if speed := step.speed:
+        tokens = f", {speed.tokens_per_second:,.0f} tokens" if speed.tokens_per_second else ""
+        yield f"{speed.rows_per_second:,.1f} rows{tokens} a second"
+    if step.action is None:
+        yield f"from its log: the step is {step.state} and has no result"
+
+
+def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:
+    train, validation = history.train, history.validation
+    losses = [(float(point.step), point.loss) for point in train]
+    ends = [epoch for epoch in validation if "step" in epoch]
+    window = max(1, len(losses) // 15)
+    series = [Series("each step", losses, 1, "faint"), Series(f"mean of {window}", figures.smoothed(losses, window), 1)]
+    series = series if window >= _SMOOTHED else [Series("training", losses, 1)]
+    if held := [(epoch["step"], epoch["loss"]) for epoch in ends if "loss" in epoch]:
+        series.append(Series("validation", held, 2, "dots"))
+    if losses:
+        yield drawn(figures.lines(f"Loss of {step.name} per step", series, x="step"), "Loss")
+    names = [name for name in dict.fromkeys(key for epoch in ends for key in epoch) if name not in ("epoch", "step", "loss")][:3]
+    if names:
+        found = [
+            Series(_spaced(name), [(epoch["step"], epoch[name]) for epoch in ends if name in epoch], place + 1, "dots")
+            for place, name in enumerate(names)
+        ]
+        yield drawn(figures.lines(f"Validation of {step.name} per epoch", found, x="step"), "Validation, at the end of each epoch")
+    if losses:
+        rates = [Series("learning rate", [(float(point.step), point.lr) for point in train], 3)]
+        low_high = (0.0, max(point.lr for point in train) * 1.08 or 1.0)
+        yield drawn(figures.lines(f"Learning rate of {step.name} per step", rates, x="step", bounds=low_high), "Learning rate")
+
+
+def _parity(parity: shapes.Parity | None) -> Verdict | None:
+    if parity is None:
+        return None
+    agreed = f"{percent(parity.agreement)} of {parity.rows} real rows got the same label, the largest difference is {small(parity.max_abs)}"
+    if parity.tolerance is None:
+        return Verdict("info", f"{agreed}.")
+    held = parity.max_abs <= parity.tolerance
+    return Verdict("good" if held else "bad", f"{agreed}, {'within' if held else 'over'} the tolerance of {small(parity.tolerance)}.")
+
+
+def _export_facts(step: StepRecord) -> Iterator[tuple[str, str]]:
+    if parity := step.parity:
+        yield "rows compared", str(parity.rows)
+        yield "same label", percent(parity.agreement)
+        yield "largest difference", small(parity.max_abs)
+        if parity.max_rel is not None:
+            yield "largest, relative", small(parity.max_rel)
+        if parity.tolerance is not None:
+            yield "tolerance", small(parity.tolerance)
+    if int8 := step.int8:
+        if int8.agreement is not None:
+            yield "int8, same label", percent(int8.agreement)
+        if difference := int8.difference:
+            yield "int8, difference", f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+
+
+def _int8drawn(step: StepRecord) -> Figure | None:
+    if not (step.int8 and step.int8.accuracy):
+        return None
+    rows = [
+        Whisker(_engine(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}") for name, each in step.int8.accuracy.items()
+    ]
+    n = next((f" over {each.n} rows" for each in step.int8.accuracy.values() if each.n), "")
+    return drawn(
+        figures.whiskers(f"Accuracy of {step.name} by engine with 95 % intervals", rows, x_format=four, width=figures.NARROW),
+        f"Accuracy, 95 % intervals{n}",
+    )
+
+
+def _speeds(step: StepRecord) -> Iterator[Figure]:
+    fast = [
+        Bar(_engine(name), each.rows_per_second, f"{each.rows_per_second:,.1f} rows a second", place % 3 + 1)
+        for place, (name, each) in enumerate(step.engines.items())
+        if each.rows_per_second is not None
+    ]
+    if fast:
+        yield drawn(figures.bars(f"Rows a second of {step.name} by engine", fast), "Speed in batches", "Longer is better.")
+    slow = [
+        Bar(_engine(name), each.latency.p50, f"{each.latency.p50:.1f} ms · p95 {each.latency.p95:.1f} ms", place % 3 + 1)
+        for place, (name, each) in enumerate(step.engines.items())
+        if each.latency
+    ]
+    if slow:
+        yield drawn(figures.bars(f"Latency of one row of {step.name} by engine", slow), "Latency of one row, median", "Shorter is better.")
+
+
+def _outcome(step: StepRecord, release: shapes.Release) -> Verdict:
+    to = release.to or step.to
+    done = "published" if step.status.verb == "publish" else "promoted"
+    if step.state == "done":
+        tag = f", tag {release.tag}" if release.tag else ""
+        return Verdict("good", f"{'Found unchanged at' if release.unchanged else f'{done.capitalize()} to'} {to}{tag}.")
+    if step.state in ("failed", "refused"):
+        return Verdict("bad", f"Not {done}: {step.status.what}" + _because(step.status.why))
+    return Verdict("info", f"Not {done}: the step is {step.state}.")
+
+
+def _because(why: str) -> str:
+    return f": {why.rstrip('.')}." if why else "."
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _engine(name: str) -> str:
+    return {"torch": "PyTorch", "onnx": "ONNX", "int8": "ONNX, 8-bit"}.get(name, name)

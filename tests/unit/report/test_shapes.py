@@ -1,0 +1,71 @@
+"""What the steps write is what the report reads: the shapes against the very values, where those need no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard import gate
+from modelyard.hubs import Found
+from modelyard.refs import HubRef
+from modelyard.report import shapes
+from modelyard_jobs import metrics, promote, search
+from modelyard_jobs.preflight.row import Row
+
+
+def read(shape: type[shapes.AnyShape], value: Any) -> shapes.AnyShape:
+    missing: list[str] = []
+    found = shapes.read(shape, value, "here", missing)
+    assert missing == []
+    assert found is not None
+    return found
+
+
+def test_metrics() -> None:
+    made = asdict(metrics.classification(np.array([[8, 2], [1, 9]]), ["a", "b"], seed=1))
+    found = read(shapes.Evaluation, made)
+    assert found.metrics["accuracy"].value == 0.85
+    assert found.confusion == ((8, 2), (1, 9))
+    assert [scores.label for scores in found.classes] == ["a", "b"]
+    assert found.baseline
+    assert (found.baseline.label, found.baseline.accuracy.n) == ("a", 20)
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.9])
+def test_a_gate(floor: float) -> None:
+    asked = SimpleNamespace(at_least={"accuracy": floor}, sure=True)
+    verdict = gate.judge({"accuracy": asdict(metrics.wilson(80, 100))}, asked)  # type: ignore[arg-type]
+    found = read(shapes.Release, {"to": "hf://me/m", "gate": verdict.record()})
+    assert found.gate
+    assert found.gate.passed is (floor == 0.5)
+    assert (found.gate.lines[0].at_least, found.gate.lines[0].n, found.gate.lines[0].sure) == (floor, 100, True)
+
+
+def test_a_promotion() -> None:
+    made = promote._result("yard://models/a@champion", SimpleNamespace(digest="d" * 64), None, unchanged=False, gate=None)  # type: ignore[arg-type]
+    found = read(shapes.Release, made)
+    assert (found.digest, found.previous, found.gate) == ("d" * 64, None, None)
+
+
+def test_preflight() -> None:
+    found = read(shapes.Preflight, {"verdict": "ok", "rows": [Row("python", "3.11", ">= 3.11", "new enough").record()]})
+    assert found.rows[0].found == "3.11"
+
+
+def test_search() -> None:
+    row = search._row(Found(HubRef("hf", "model", "me", "m"), size=5, downloads=None, updated="2024-05-01", gated=True))
+    assert {field.name for field in fields(Found)} == set(row)
+    found = read(shapes.Search, {"query": {"query": "m", "task": None}, "found": [row], "unanswered": [{"hub": "modelscope", "what": "silent"}]})
+    assert (found.found[0].ref, found.found[0].gated, found.unanswered[0].hub) == ("hf://me/m", True, "modelscope")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None, "0.5.", {}])
+def test_no_number_is_no_value(wrong: object) -> None:
+    missing: list[str] = []
+    assert shapes.read(shapes.Interval, {"value": wrong, "low": 0, "high": 1}, "here", missing) is None
+    assert missing
+    assert missing[0].startswith("here: not in a form that this report reads (value: ")
