@@ -36,6 +36,7 @@ from modelyard_jobs import batching, data, finetune, metrics
 from modelyard_jobs.context import Context, Stop
 from modelyard_jobs.finetune.step import VALIDATION
 from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier as classifier
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DATA = "datasets/hutto/movie-reviews"
@@ -209,13 +210,13 @@ def compare(times: dict[str, list[Timed]], trained: int) -> float:
 
 def accuracy(yard: Yard, folder: Path, rows: Rows, max_length: int) -> metrics.Metric:
     """Of a model's files on the test split."""
-    model, tokenizer = task.load(_artifact(yard, "model", folder), None, torch.float32)
+    model, tokenizer = classifier.load(_artifact(yard, "model", folder), None, torch.float32)
     texts, labels = rows.test
-    ids, _ = task.encode(tokenizer, texts, max_length)
+    ids, _ = classifier.encode(tokenizer, texts, max_length)
     right = 0
     for batch in batching.plan([len(row) for row in ids], 1024):
         with torch.inference_mode():
-            predicted = model(**task.collate(tokenizer, [ids[row] for row in batch])).logits.argmax(1)
+            predicted = model(**classifier.collate(tokenizer, [ids[row] for row in batch])).logits.argmax(1)
         right += int((predicted.numpy() == np.array(labels)[batch]).sum())
     return metrics.wilson(right, len(labels))
 

@@ -40,7 +40,7 @@ def run(context: Context) -> Produced:
     context.decide("columns", {"text": columns.text, "label": columns.label}, "named, or found by name and type")
     usable, faults = task.usable_rows(dataset, columns.text)
     rows = usable[data.sample(settings.rows, len(usable), settings.seed)]
-    runner = engine.Engine(context, None)
+    runner = engine.load(context, None)
     labels = runner.labels
     true = task.label_ids(dataset, columns.label, labels)[rows]
 

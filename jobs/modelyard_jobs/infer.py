@@ -26,7 +26,7 @@ def run(context: Context) -> Produced:
     splits = data.read(context.inputs["data"], context.scratch / "rows")
     split, dataset = data.pick(splits, settings.split or (next(iter(splits)) if len(splits) == 1 else "test"))
     column = task.text_column(dataset, settings.text)
-    runner = engine.Engine(context, settings.token_budget)
+    runner = engine.load(context, settings.token_budget)
     rows = data.sample(settings.rows, len(dataset), settings.seed)
     context.decide("columns", {"text": column}, "named" if settings.text else "found by name and type")
     files = -(-len(rows) // engine.WINDOW)

@@ -33,6 +33,16 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Of two proportions on the same rows, the second less the first, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
 class ClassScores:
     """One class. support: rows that have the label; predicted: rows that got it."""
 
@@ -103,6 +113,18 @@ def wilson(successes: int, n: int) -> Metric:
     half = Z / (1 + Z * Z / n) * float(np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)))
     # At 0 and n the bounds are exact; rounding would put them a hair inside.
     return Metric(share, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half, n, "wilson")
+
+
+def paired_difference(gained: int, lost: int, n: int) -> Difference:
+    """How much better the second of two classifiers is on the same n rows. gained: rows that it alone has right; lost: that the first alone has.
+
+    Wald's interval with half a row added to each cell of the table: it does not shrink to a point where the two never differ, as a bootstrap does.
+    A. Agresti, Y. Min, Statistics in Medicine 24 (2005), 729.
+    """
+    total = n + 2
+    centre = (gained - lost) / total
+    half = Z * float(np.sqrt((gained + lost + 1) - total * centre * centre)) / total
+    return Difference((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n)
 
 
 def scores(counts: Counts, occurs: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:

@@ -31,6 +31,7 @@ class FakeContext(Context):
             scratch=folder / "scratch",
             yard=yard,
             key=key,
+            run=attempt.partition(".")[0],
             attempt=attempt,
             device="cpu",
             threads=1,
@@ -49,7 +50,7 @@ class FakeContext(Context):
         return {message["name"]: message["value"] for message in self.said if message["type"] == "detail"}
 
 
-def artifact(yard: Yard, kind: Any, source: Path | Mapping[str, str | bytes]) -> Artifact:
+def artifact(yard: Yard, kind: Any, source: Path | Mapping[str, str | bytes], format: str | None = None) -> Artifact:
     """Commit a folder, or files by path, as an artifact."""
     with yard.staging("run-r1.make.1") as staging:
         if isinstance(source, Path):
@@ -59,4 +60,4 @@ def artifact(yard: Yard, kind: Any, source: Path | Mapping[str, str | bytes]) ->
                 target = staging.files / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return yard.artifacts.commit(staging, kind=kind)
+        return yard.artifacts.commit(staging, kind=kind, format=format)

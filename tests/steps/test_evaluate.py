@@ -10,7 +10,7 @@ from modelyard.errors import BadData, NoInput
 from modelyard.steps import Evaluate
 from modelyard.yard import Yard
 from modelyard_jobs import engine, evaluate
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, tiny_model
 
@@ -59,7 +59,7 @@ def sorted_rows(n):
 def test_metrics_are_those_of_the_rows_one_by_one(run, model):
     rows = sorted_rows(120)
     _, document, predictions = run({"test.jsonl": jsonl(rows)})
-    classifier, tokenizer = task.load(model, None, torch.float32)
+    classifier, tokenizer = text_classifier.load(model, None, torch.float32)
     with torch.inference_mode():
         one_by_one = [
             classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True, max_length=128)).logits.softmax(-1)[0].tolist() for row in rows

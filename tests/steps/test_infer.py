@@ -13,7 +13,7 @@ from modelyard.errors import BadData, DeviceOom, NoInput, Yielded
 from modelyard.steps import Infer
 from modelyard.yard import Yard
 from modelyard_jobs import data, engine, infer
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, tiny_model, tiny_tokenizer
 
@@ -63,7 +63,7 @@ def test_labels_are_those_of_rows_one_by_one_wherever_the_margin_is_real(prepare
     rows = texts(300)
     context = prepared({"a.jsonl": jsonl(rows)}, token_budget=512)
     assert infer.run(context).kind == "dataset"
-    classifier, tokenizer = task.load(model, None, torch.float32)
+    classifier, tokenizer = text_classifier.load(model, None, torch.float32)
     found = records(context)
     with torch.inference_mode():
         alone = np.array([classifier(**tokenizer(row, return_tensors="pt")).logits.softmax(-1)[0].tolist() for row in rows])
@@ -102,7 +102,7 @@ def test_other_families_in_batches_as_one_by_one(prepared, yard, tmp_path, kind)
     source, rows = artifact(yard, "model", folder), texts(60)
     context = prepared({"a.jsonl": jsonl(rows)}, source=source, token_budget=512)
     infer.run(context)
-    classifier, tokenizer = task.load(source, None, torch.float32)
+    classifier, tokenizer = text_classifier.load(source, None, torch.float32)
     with torch.inference_mode():
         alone = [classifier(input_ids=torch.tensor([tokenizer(row)["input_ids"]])).logits.softmax(-1).max().item() for row in rows]
     assert [record["score"] for record in records(context)] == pytest.approx(alone, abs=5e-6)
@@ -229,19 +229,19 @@ def test_a_device_too_small_halves_the_batch_and_gives_the_same_labels(prepared,
     files = {"a.jsonl": jsonl(texts(60))}
     roomy, tight = prepared(files), prepared(files, number=1)
     infer.run(roomy)
-    collate = task.collate
+    collate = text_classifier.collate
 
     def small(tokenizer, encodings):
         if len(encodings) > 10:
             raise torch.OutOfMemoryError("too much")
         return collate(tokenizer, encodings)
 
-    monkeypatch.setattr(task, "collate", small)
+    monkeypatch.setattr(text_classifier, "collate", small)
     infer.run(tight)
     assert [record["label"] for record in records(tight)] == [record["label"] for record in records(roomy)]
     assert tight.details["speed"]["token_budget"] < roomy.details["speed"]["token_budget"]
 
-    monkeypatch.setattr(task, "collate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("nothing fits")))
+    monkeypatch.setattr(text_classifier, "collate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("nothing fits")))
     with pytest.raises(DeviceOom):
         infer.run(prepared(files, number=2))
 

@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from modelyard.errors import BadData, NoInput, Refused
 from modelyard.yard import Yard
 from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier as classifier
 from tests.steps.fake import artifact
 from tests.steps.tiny import tiny_model, tiny_tokenizer
 
@@ -130,8 +131,8 @@ def test_labels_that_are_not_the_models_are_both_listed(labels, feature, model):
 
 def test_load_and_reload(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"]))
-    model, tokenizer = task.load(source, None, torch.float32)
-    assert task.model_labels(model) == ["neg", "pos"]
+    model, tokenizer = classifier.load(source, None, torch.float32)
+    assert classifier.model_labels(model) == ["neg", "pos"]
     assert not model.training
     assert model.config._attn_implementation == "sdpa"
     assert tokenizer("a film")["input_ids"][0] == tokenizer.cls_token_id
@@ -140,20 +141,20 @@ def test_load_and_reload(yard, tmp_path):
 def test_a_headless_model_gets_a_head_or_is_refused(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m"))
     with pytest.raises(BadData, match=r"no trained head.*classifier") as caught:
-        task.load(source, None, torch.float32)
+        classifier.load(source, None, torch.float32)
     assert "finetune" in caught.value.remedy
-    model, _ = task.load(source, ["a", "b", "c"], torch.float32)
-    assert task.model_labels(model) == ["a", "b", "c"]
+    model, _ = classifier.load(source, ["a", "b", "c"], torch.float32)
+    assert classifier.model_labels(model) == ["a", "b", "c"]
     assert model.classifier.weight.shape == (3, 32)
 
 
 def test_another_number_of_labels_is_a_new_head_and_the_same_body(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"]))
-    old, _ = task.load(source, None, torch.float32)
-    new, _ = task.load(source, ["a", "b", "c"], torch.float32)
+    old, _ = classifier.load(source, None, torch.float32)
+    new, _ = classifier.load(source, ["a", "b", "c"], torch.float32)
     assert new.classifier.weight.shape == (3, 32)
     assert torch.equal(old.bert.encoder.layer[1].output.dense.weight, new.bert.encoder.layer[1].output.dense.weight)
-    same, _ = task.load(source, ["neg", "pos"], torch.float32)
+    same, _ = classifier.load(source, ["neg", "pos"], torch.float32)
     assert torch.equal(old.classifier.weight, same.classifier.weight)
 
 
@@ -162,7 +163,7 @@ def test_half_precision_weights_load_as_asked(yard, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     AutoModelForSequenceClassification.from_pretrained(folder).half().save_pretrained(folder)
-    model, _ = task.load(artifact(yard, "model", folder), None, torch.float32)
+    model, _ = classifier.load(artifact(yard, "model", folder), None, torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -190,7 +191,7 @@ def test_models_that_cannot_be_used(yard, tmp_path, change, failure, message):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     change(folder)
     with pytest.raises(failure, match=message) as caught:
-        task.load(artifact(yard, "model", folder), None, torch.float32)
+        classifier.load(artifact(yard, "model", folder), None, torch.float32)
     assert str(yard.root) not in str(caught.value)
 
 
@@ -198,18 +199,18 @@ def test_weights_of_another_model_are_no_start(yard, tmp_path):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     edit(folder, hidden_size=64)
     with pytest.raises(BadData, match="not those of the model"):
-        task.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
+        classifier.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
     from safetensors.torch import save_file
 
     save_file({"something.else": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadData, match="not those of the model"):
-        task.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
+        classifier.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
 
 
 def test_safetensors_are_taken_before_a_pickle(yard, tmp_path):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    task.load(artifact(yard, "model", folder), None, torch.float32)
+    classifier.load(artifact(yard, "model", folder), None, torch.float32)
 
 
 def edit(folder, **values):
@@ -218,27 +219,27 @@ def edit(folder, **values):
 
 
 def test_encode_counts_what_is_cut(yard, tmp_path):
-    _, tokenizer = task.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    encoded, truncated = task.encode(tokenizer, ["good film", "good " * 6, "good " * 7, ""], 8)
+    _, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
+    encoded, truncated = classifier.encode(tokenizer, ["good film", "good " * 6, "good " * 7, ""], 8)
     assert [len(ids) for ids in encoded] == [4, 8, 8, 2]
     assert truncated == [False, False, True, False]
-    assert task.encode(tokenizer, [], 8) == ([], [])
+    assert classifier.encode(tokenizer, [], 8) == ([], [])
 
 
 def test_collate(yard, tmp_path):
-    _, tokenizer = task.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    padded = task.collate(tokenizer, [[2, 7, 3], [2, 3]])
+    _, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
+    padded = classifier.collate(tokenizer, [[2, 7, 3], [2, 3]])
     assert padded["input_ids"].tolist() == [[2, 7, 3], [2, 3, tokenizer.pad_token_id]]
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert list(task.collate(tokenizer, [[2, 7, 3], [2, 8, 3]])) == ["input_ids"]
+    assert list(classifier.collate(tokenizer, [[2, 7, 3], [2, 8, 3]])) == ["input_ids"]
 
 
 def test_length_limit_of_positions(yard, tmp_path):
-    model, tokenizer = task.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    assert task.length_limit(model, tokenizer, 64) == 64
-    assert task.length_limit(model, tokenizer, 512) == 128
+    model, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
+    assert classifier.length_limit(model, tokenizer, 64) == 64
+    assert classifier.length_limit(model, tokenizer, 512) == 128
     tokenizer.model_max_length = 10**30
-    assert task.length_limit(model, tokenizer, 512) == 128
+    assert classifier.length_limit(model, tokenizer, 512) == 128
 
 
 def test_length_limit_of_roberta():
@@ -249,7 +250,7 @@ def test_length_limit_of_roberta():
     )
     model = RobertaForSequenceClassification(config).eval()
     tokenizer = type("T", (), {"model_max_length": 10**30})
-    assert task.length_limit(model, tokenizer, 512) == 64
+    assert classifier.length_limit(model, tokenizer, 512) == 64
     model(torch.full((1, 64), 5))  # that many do fit
     with pytest.raises((IndexError, RuntimeError)):
         model(torch.full((1, 65), 5))

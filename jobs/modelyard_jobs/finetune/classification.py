@@ -14,7 +14,7 @@ from torch import nn
 from modelyard_jobs import batching, metrics
 from modelyard_jobs.finetune.loop import Batch, Score, to_device
 from modelyard_jobs.finetune.order import Rows
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier as classifier
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Classification:
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
         """`rows` padded to their longest, with `labels`; every row counts as one."""
-        batch = task.collate(self.tokenizer, [self.train.ids[row] for row in rows])
+        batch = classifier.collate(self.tokenizer, [self.train.ids[row] for row in rows])
         return {**batch, "labels": torch.from_numpy(self.train.labels[rows])}, float(len(rows))
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -53,7 +53,7 @@ class Classification:
         measured = []
         for part in parts:
             pause()
-            inputs = to_device(task.collate(self.tokenizer, [self.validation.ids[row] for row in part]), device)
+            inputs = to_device(classifier.collate(self.tokenizer, [self.validation.ids[row] for row in part]), device)
             measured.append(model(**inputs).logits.float())
         truth = self.validation.labels[np.concatenate(parts)]
         logits = torch.cat(measured).cpu()

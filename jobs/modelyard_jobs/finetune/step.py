@@ -26,6 +26,7 @@ from modelyard_jobs.finetune.classification import Classification, Examples
 from modelyard_jobs.finetune.loop import Loop
 from modelyard_jobs.finetune.order import WINDOW, Order, Rows
 from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks import text_classifier as classifier
 
 VALIDATION = 0.1
 """Share of train that is cut for validation where no split is shipped."""
@@ -48,13 +49,13 @@ def run(context: Context) -> Produced:
     random.seed(settings.seed)
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)
-    model, tokenizer = task.load(context.inputs["model"], names, torch.float32)
+    model, tokenizer = classifier.load(context.inputs["model"], names, torch.float32)
     model.to(context.device)
-    longest = task.length_limit(model, tokenizer, settings.max_length)
+    longest = classifier.length_limit(model, tokenizer, settings.max_length)
     truncated: dict[str, int] = {}
 
     def encoded(name: str, split: _Split) -> Examples:
-        ids, cut = task.encode(tokenizer, list(data.values(split.dataset.select(split.rows), columns.text)), longest)
+        ids, cut = classifier.encode(tokenizer, list(data.values(split.dataset.select(split.rows), columns.text)), longest)
         truncated[name] = sum(cut)
         return Examples(ids, split.labels, split.rows)
 

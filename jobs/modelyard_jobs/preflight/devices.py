@@ -104,11 +104,11 @@ class Accelerators:
 
 
 def driver(accelerators: Accelerators) -> Iterator[Row]:
-    """The driver and its CUDA, against the CUDA that torch was built for. No row where there is neither a device nor a wish for one.
+    """The driver and its CUDA, against the CUDA that torch was built for. No row where there is no device, and none has to be.
 
     Within a major version of CUDA a newer toolkit runs on an older driver: https://docs.nvidia.com/deploy/cuda-compatibility/.
     """
-    if not accelerators.count and not accelerators.seen.count:
+    if not accelerators.strict and not accelerators.seen.count:
         return
     smi, soft = accelerators.smi, not accelerators.strict
     version, cuda = smi.driver or kernel_module(), driver_cuda()
@@ -143,7 +143,7 @@ def devices(accelerators: Accelerators) -> Iterator[Row]:
     strict = accelerators.strict
     reason = f"{len(usable)} of {accelerators.count} are usable: {why}"
     reason += "" if strict else "; fallback is cpu: these steps will run on the CPU, and more slowly"
-    remedy = "run where there is one, or set `fallback: cpu` under resources" if strict else "none is needed"
+    remedy = "run where there is one, or set `fallback: cpu` under resources" if strict else ""
     yield Row.bad("devices", NoAccelerator, soft=not strict, found=found, needed=needed, reason=reason, remedy=remedy)
 
 

@@ -70,7 +70,10 @@ def onnxruntime(subject: Subject, accelerators: Accelerators) -> Iterator[Row]:
     """
     by = _needed(subject).get("onnxruntime", [])
     on_device = [name for name in by if name in accelerators.asking and not isinstance(subject.pipeline.steps[name], Export)]
-    wanted = [_CUDA, _CPU] if on_device or (subject.alone and accelerators.asking) else [_CPU]
+    if not accelerators.usable[0]:  # who falls back to the CPU wants its provider
+        on_device = [name for name in on_device if name in accelerators.strict]
+    alone = subject.alone and bool(accelerators.usable[0] or accelerators.strict)
+    wanted = [_CUDA, _CPU] if on_device or (alone and accelerators.asking) else [_CPU]
     needed = (f"{wanted[0]} for {', '.join(on_device or by)}") if by else "by no step of this pipeline"
     version = keys.installed_versions()["onnxruntime"].replace("absent", "not installed")
     try:
@@ -89,7 +92,7 @@ def onnxruntime(subject: Subject, accelerators: Accelerators) -> Iterator[Row]:
     else:
         reason = f"this build has no {wanted[0]}; it has {', '.join(said['available'])}"
         remedy = "install onnxruntime-gpu in place of onnxruntime; the two are one module"
-    reason += f": {_last(stderr)}" if stderr else ""
+    reason += f": {told}" if (told := _error(stderr)) else ""
     hard = [name for name in on_device if name in accelerators.strict]
     yield Row.bad("onnxruntime", NoAccelerator, soft=not hard, found=found, needed=needed, reason=reason, remedy=remedy)
 
@@ -116,8 +119,7 @@ def _packages(subject: Subject, name: str, step: Step) -> frozenset[str]:
     return _TORCH if engine == "torch" else _ONNX
 
 
-def _last(stderr: str) -> str:
-    """The line of a library's stderr that says most: its last error, else its last."""
-    lines = stderr.splitlines()
-    told = next((line for line in reversed(lines) if "error" in line.lower() or "fail" in line.lower()), lines[-1])
+def _error(stderr: str) -> str:
+    """The last line of a library's stderr that speaks of an error; empty where none does."""
+    told = next((line for line in reversed(stderr.splitlines()) if "error" in line.lower() or "fail" in line.lower()), "")
     return told if len(told) <= _SHOWN else f"…{told[-_SHOWN:]}"

@@ -91,3 +91,27 @@ def test_one_row():
     result = measured([0], [1], 2)
     assert result.metrics["accuracy"].value == 0
     assert result.metrics["f1_macro"].value == 0
+
+
+def test_a_paired_difference():
+    found = metrics.paired_difference(gained=8, lost=20, n=400)
+    assert (found.value, found.n) == (-0.03, 400)
+    # By hand: (8.5 - 20.5) / 402 and the standard error of a difference of shares with half a row in each cell.
+    centre, error = -12 / 402, np.sqrt(29 - 144 / 402) / 402
+    assert (found.low, found.high) == pytest.approx((centre - metrics.Z * error, centre + metrics.Z * error))
+    other = metrics.paired_difference(gained=20, lost=8, n=400)
+    assert (other.value, other.low, other.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_a_paired_difference_without_any_difference_is_as_sure_as_it_has_rows():
+    lows = [metrics.paired_difference(0, 0, n).low for n in (1, 10, 100, 1000)]
+    assert lows == sorted(lows)
+    assert lows[0] < -0.5
+    assert -0.003 < lows[-1] < 0
+
+
+def test_the_paired_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    drawn = rng.multinomial(500, [0.015, 0.025, 0.96], size=2000)
+    inside = [found.low <= -0.01 <= found.high for found in (metrics.paired_difference(int(gained), int(lost), 500) for gained, lost, _ in drawn)]
+    assert 0.93 <= np.mean(inside) <= 0.98

@@ -220,7 +220,7 @@ def torch_with(*free: int, works: bool = True, cuda: str | None = "13.2", error:
 def test_devices_that_are_there(here: Here) -> None:
     row = one(devices.devices(here("gpus: 1", 2, torch_with(1 << 36, 1 << 35))))
     assert (row.verdict, row.found) == (Verdict.OK, "0: H200, 128 GiB, 64 GiB free; 1: H200, 128 GiB, 32 GiB free")
-    assert row.needed == "1 nvidia for tuned, score, onnx"
+    assert row.needed == "1 nvidia for tuned, score"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_steps_that_compute_decide_whether_the_cpu_will_do(make: Make) -> No
         "  tuned: {finetune: {model: base, data: rows}}", "  tuned: {finetune: {model: base, data: rows}, resources: {gpus: 1, fallback: cpu}}"
     )
     assert Accelerators(make(text)).strict == []
-    assert Accelerators(make(text, "gpus: 1")).strict == ["score", "onnx"]
+    assert Accelerators(make(text, "gpus: 1")).strict == ["score"]
     assert Accelerators(make("name: a\nresources: {gpus: 1}\nsteps: {look: {preflight: {}}}")).strict == ["look"]
 
 
@@ -324,17 +324,18 @@ STDERR = "2026-01-01 [E:onnxruntime] Failed to load library libonnxruntime_provi
 
 
 @pytest.mark.parametrize(
-    ("resources", "available", "used", "verdict", "why"),
+    ("resources", "here", "available", "used", "verdict", "why"),
     [
-        ("", ["CPU"], ["CPU"], Verdict.OK, "a session was made and run"),
-        ("gpus: 1", ["CUDA", "CPU"], ["CUDA", "CPU"], Verdict.OK, "a session was made and run"),
-        ("gpus: 1", ["CUDA", "CPU"], ["CPU"], Verdict.FAILED, "listed as available, yet"),
-        ("gpus: 1, fallback: cpu", ["CUDA", "CPU"], ["CPU"], Verdict.WARNING, "libcublasLt.so.13"),
-        ("gpus: 1", ["CPU"], ["CPU"], Verdict.FAILED, "this build has no CUDA"),
+        ("", False, ["CPU"], ["CPU"], Verdict.OK, "a session was made and run"),
+        ("gpus: 1", True, ["CUDA", "CPU"], ["CUDA", "CPU"], Verdict.OK, "a session was made and run"),
+        ("gpus: 1", True, ["CUDA", "CPU"], ["CPU"], Verdict.FAILED, "listed as available, yet"),
+        ("gpus: 1, fallback: cpu", True, ["CUDA", "CPU"], ["CPU"], Verdict.WARNING, "libcublasLt.so.13"),
+        ("gpus: 1, fallback: cpu", False, ["CUDA", "CPU"], ["CPU"], Verdict.OK, "a session was made and run"),
+        ("gpus: 1", False, ["CPU"], ["CPU"], Verdict.FAILED, "this build has no CUDA"),
     ],
 )
 def test_the_provider_in_use_is_what_counts(
-    make: Make, monkeypatch: pytest.MonkeyPatch, resources: str, available: list[str], used: list[str], verdict: Verdict, why: str
+    make: Make, monkeypatch: pytest.MonkeyPatch, resources: str, here: bool, available: list[str], used: list[str], verdict: Verdict, why: str
 ) -> None:
     asked: list[str] = []
 
@@ -345,10 +346,13 @@ def test_the_provider_in_use_is_what_counts(
 
     monkeypatch.setattr(software, "ask", ask)
     subject = make(INFER, resources)
-    row = one(software.onnxruntime(subject, Accelerators(subject)))
+    accelerators = Accelerators(subject)
+    vars(accelerators)["usable"] = ([Device(0, "a card", 1 << 30, 1 << 30)] if here else [], "")
+    row = one(software.onnxruntime(subject, accelerators))
     assert (row.verdict, row.failure) == (verdict, NoAccelerator if verdict is Verdict.FAILED else None)
     assert why in row.reason
-    assert asked[1:] == (["CUDAExecutionProvider"] if resources else []) + ["CPUExecutionProvider"]
+    falls_back = "fallback" in resources and not here
+    assert asked[1:] == (["CUDAExecutionProvider"] if resources and not falls_back else []) + ["CPUExecutionProvider"]
 
 
 def test_onnx_runtime_that_crashes(make: Make, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
