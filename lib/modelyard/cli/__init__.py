@@ -15,7 +15,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from modelyard.cli.lazy import PROGRAM, root
-from modelyard.cli.output import report
+from modelyard.cli.output import complain
 from modelyard.errors import Bug, Failure, Interrupted, Usage
 
 BROKEN_PIPE = 141
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = Interrupted("interrupted")
     except Exception as error:  # noqa: BLE001  # the last resort: named, kept and reported, not hidden
         failure = _bug(error)
-    report(failure)
+    complain(failure)
     return failure.exit_code
 
 
