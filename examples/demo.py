@@ -67,7 +67,10 @@ def served(folder: Path, token: Path) -> Iterator[str]:
     command = [*MODELYARD, "hub", "serve", str(folder), "--port", "0", "--token-file", str(token), "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hub:
         try:
-            yield (hub.stdout.readline() if hub.stdout else "").strip()
+            address = (hub.stdout.readline() if hub.stdout else "").strip()
+            if not address:  # it has said why; without an address the public hub would be asked
+                sys.exit(hub.wait())
+            yield address
         finally:
             hub.terminate()
 

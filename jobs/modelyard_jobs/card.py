@@ -30,7 +30,6 @@ LICENCES = frozenset(
 Hugging Face refuses a card with a word that is not on its list (https://huggingface.co/docs/hub/repositories-licenses), of which this is a part.
 """
 
-_TYPES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "f1"}
 _CLASSES = 20
 _LABELS = 20
 
@@ -322,7 +321,7 @@ def _short(digest: str) -> str:
 
 def _code(value: Any) -> str:
     """The value as inline code that cannot end early, break a table or span lines."""
-    text = " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
+    text = " ".join(str(value).split()).encode("utf-8", "replace").decode().translate(_UNSAFE)
     return f"`{text[:200]}`" if text else "` `"
 
 
@@ -336,9 +335,11 @@ def _between(metric: Mapping[str, Any]) -> str:
 
 def _type(metric: str) -> str:
     """The hubs' word for a metric such as `f1_macro`."""
-    return _TYPES.get(metric.partition("_")[0], metric)
+    return metric.partition("_")[0]
 
 
+_UNSAFE = str.maketrans({"`": "'", "|": "¦"})
+"""What would end code, or a table's cell: a bar cannot be escaped in all texts, since a backslash before it would escape the escape."""
 _HUBS = {"modelscope": "ModelScope", "hf": "Hugging Face"}
 _PER_CLASS = ("precision", "recall", "f1")
 _DECIDED = {"dtype": "computed in", "best_epoch": "epoch kept", "steps": "optimizer steps"}

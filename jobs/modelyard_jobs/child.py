@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _run(work: Mapping[str, Any], stop: Stop, send: Any) -> Produced:
 
 def _confirm(device: str) -> None:
     """Ask the framework whether it can use the device that the frame saw. Raises NoAccelerator."""
-    if device == CPU.device:
+    if device == CPU.device or find_spec("torch") is None:  # ONNX Runtime is asked when it has a session; what needs torch fails by itself
         return
     import torch
 

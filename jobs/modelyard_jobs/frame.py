@@ -23,13 +23,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from modelyard import keys
 from modelyard.devices import CPU, VENDORS, Vendor, parse_use, probe
 from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
-from modelyard.hubs.credentials import redact_all
+from modelyard.hubs.credentials import VARIABLES, redact_all
 from modelyard.order import Order, Outcome, termination_message
 from modelyard.quantities import format_bytes, format_seconds
 from modelyard.steps import Reuse
@@ -45,7 +46,7 @@ GRACE = 8.0
 SAMPLE_EVERY = 2.0
 NEAR_LIMIT = 0.95
 """Share of the memory limit at which a SIGKILL that nobody sent is the kernel's."""
-TOKENS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"})
+TOKENS = frozenset(chain(*VARIABLES.values()))
 """What work that needs no hub does not get to see."""
 FRUITLESS = 3
 """Attempts without progress after which another one is not begun."""
@@ -64,11 +65,19 @@ def main(argv: list[str]) -> int:
     if arguments.parent:
         die_with_parent(arguments.parent, signal.SIGTERM)
     order = Order.model_validate_json(arguments.order.read_bytes(), strict=False)
-    yard = Yard.open(arguments.yard)
-    attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
+    try:
+        yard = Yard.open(arguments.yard)
+        attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
+    except Failure as failure:  # there is no attempt to write it to
+        sys.stderr.write(f"{failure}\n")
+        return _end(Outcome.of(failure, 0.0, order.key))
     outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stop).run()
     outcome = Outcome.model_validate(redact_all(outcome.model_dump(mode="json")))  # whatever a library or a server has put into its words
     attempt.write_outcome(outcome)
+    return _end(outcome)
+
+
+def _end(outcome: Outcome) -> int:
     terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", "/dev/termination-log"))
     if terminal.exists():
         terminal.write_bytes(termination_message(outcome))
@@ -115,13 +124,11 @@ class Frame:
         self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
         try:
             outcome = self._on_device(self._device())
-        except Failure as failure:
+        except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
+            failure = error if isinstance(error, Failure) else self._bug(error)
             if self.stop.requested and not isinstance(failure, Yielded):
                 failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
             outcome = Outcome.of(failure, self._seconds(), self.key, self.said.result)
-        except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
-            self.journal.traceback()
-            outcome = Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback"), self._seconds(), self.key)
         level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
         self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True, exclude={"result"}))
         return outcome
@@ -330,6 +337,10 @@ class Frame:
             f"the work was ended by {signal_name(code)}", why="nothing said why", remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
         )
 
+    def _bug(self, error: Exception) -> Bug:
+        self.journal.traceback()
+        return Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback")
+
     def _host_oom(self, used: int, limit: int, why: str) -> HostOom:
         ask = max(used, limit) * 3 // 2
         remedy = f"resources: {{memory: {-(-ask // (1 << 30))}Gi}}, or a smaller batch_size"
@@ -413,6 +424,8 @@ def environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]
     # Threads that wait by spinning wait for ever on a core that somebody else uses: on shared cores two of them were seven times slower than one.
     waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
     whole = {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}
-    if network:
-        return whole
-    return {name: value for name, value in whole.items() if name not in TOKENS} | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    login = "HF_TOKEN_PATH"
+    if network:  # a login that the SDK keeps lies where its caches are unless it is told otherwise
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return {login: str(Path(os.environ.get("HF_HOME") or Path(cache, "huggingface"), "token"))} | whole
+    return {name: value for name, value in whole.items() if name not in TOKENS | {login}} | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

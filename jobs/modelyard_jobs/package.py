@@ -17,6 +17,7 @@ from modelyard.hubs import HubFile
 from modelyard.hubs.listing import digest_of
 from modelyard.hubs.selection import Role, role_of
 from modelyard.yard import Artifact
+from modelyard_jobs import exported
 
 ONNX = "onnx"
 """The folder of what an export made."""
@@ -35,7 +36,6 @@ _CONFIGURATIONS = frozenset(
         "model.safetensors.index.json",
     }
 )  # fmt: skip
-_EXPORT = "export.json"
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,4 @@ def _is_wanted(path: str) -> bool:
 
 
 def _is_exported(path: str) -> bool:
-    return role_of(path) is Role.ONNX or path == _EXPORT
+    return role_of(path) is Role.ONNX or path == exported.NAME

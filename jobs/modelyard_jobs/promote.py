@@ -22,13 +22,13 @@ def run(context: Context) -> Produced:
     source = f"run {context.run}, step {step}"
     if settings.rollback:
         before = refs.get(settings.to)
-        done = before.source.startswith("rollback ") and before.source.endswith(f" by {source}")  # by an earlier attempt at this step
-        record = before if done else refs.rollback(settings.to, source)
-        previous = before.source.split()[2] if done else before.digest
-        context.result(_result(settings.to, record, previous, unchanged=done, gate=None))
+        ours = [one for one in before.history() if one.source.startswith("rollback ") and one.source.endswith(f" by {source}")]
+        record = before if ours else refs.rollback(settings.to, source)  # by an earlier attempt at this step, whoever has moved it since
+        previous = ours[0].source.split()[2] if ours else before.digest
+        context.result(_result(settings.to, record, previous, unchanged=bool(ours), gate=None))
     else:
         model = context.inputs["model"].digest
-        verdict = pass_gate(context, Lineage(context.yard.actions.list()), {"to": settings.to, "digest": model})
+        verdict = pass_gate(context, Lineage(context.yard.actions.list()), {"to": settings.to})
         unchanged = _stands_for(context) == model
         record = refs.move(settings.to, model, source)
         context.result(_result(settings.to, record, record.previous.digest if record.previous else None, unchanged=unchanged, gate=verdict))

@@ -140,13 +140,16 @@ def _content(model: Artifact, path: str) -> bytes | None:
     return next((files.read(model.path / path) for entry in model.files if entry.path == path and entry.size <= _SMALL), None)
 
 
-def labels(model: Artifact) -> list[str]:
-    """The labels of a classifier in the order of their ids; none where its config.json names none."""
+def labels(model: Artifact) -> list[str] | None:
+    """The labels of a text classifier in the order of their ids, as far as it names them; None where its config.json does not say that it is one."""
     try:
-        named = json.loads(files.read(model.path / "config.json") or b"{}").get("id2label", {})
+        config = json.loads(files.read(model.path / "config.json") or b"{}")
+        if not config["architectures"][0].endswith("ForSequenceClassification"):
+            return None
+        named = config.get("id2label", {})
         return [str(named[number]) for number in sorted(named, key=int)]
-    except (ValueError, TypeError, AttributeError):
-        return []
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return None
 
 
 def _shown(ref: str) -> str:

@@ -46,9 +46,9 @@ def run(context: Context) -> Produced:
     """
     settings = context.settings
     to = refs.parse(settings.to)
-    if not isinstance(to, HubRef) or to.is_commit:
-        raise Usage(f"{to} is no place to publish to", where="to", why="a commit does not change", remedy="name a repository, or a branch of it")
-    lineage = Lineage(context.yard.actions.list())
+    assert isinstance(to, HubRef)  # noqa: S101  # the setting's own check
+    own = {step.key for step in context.yard.runs.get(context.run).status().steps.values()}
+    lineage = Lineage(context.yard.actions.list(), own)
     told: dict[str, Any] = {"to": settings.to}
     told["gate"] = release.pass_gate(context, lineage, told)
     content, licence = _content(context, lineage, to, told["gate"])
@@ -61,6 +61,7 @@ def run(context: Context) -> Produced:
         raise Unavailable(f"{OFFLINE} is set", where=str(to), remedy=f"unset {OFFLINE} to publish")
     hub = hubs.open_hub(to.scheme, context.hubs)
     before, kept = _listing(hub, to), _listing(hub, replace(to, revision=tag))
+    is_there = before or (to.revision and _listing(hub, replace(to, revision=None)))  # the branch may be new where the repository is not
     if kept and (why := _difference(hub, kept, content)):
         raise Usage(f"the tag {tag!r} stands for something else", where=str(to), why=why, remedy="choose another `tag`, or leave it out")
     now = before if before and not _difference(hub, before, content) else None
@@ -72,7 +73,7 @@ def run(context: Context) -> Produced:
         now = _upload(context, hub, to, content, licence)
     if kept is None:
         hub.tag(to, tag)
-    visibility = "as it was" if before else settings.visibility
+    visibility = "as it was" if is_there else settings.visibility
     context.result({**told, "revision": now.revision, "unchanged": unchanged, "visibility": visibility})
     context.log.info("published", to=str(to), revision=now.revision, tag=tag, unchanged=unchanged, visibility=visibility)
     return Produced()
@@ -88,12 +89,12 @@ def _content(context: Context, lineage: Lineage, to: HubRef, gate: Mapping[str, 
     if left_out:
         context.decide("files left out", left_out, "published are safetensors, configurations, tokenizer and licence; the card is written anew")
     labels = provenance.labels(traced.weights)
-    task = "text-classification" if labels else None
+    task = None if labels is None else "text-classification"
     facts = Facts(
         to=replace(to, revision=None),
         version=modelyard.__version__,
         task=task,
-        labels=labels,
+        labels=labels or (),
         provenance=traced,
         licence=licence,
         paths=sorted(content),
@@ -110,8 +111,9 @@ def _content(context: Context, lineage: Lineage, to: HubRef, gate: Mapping[str, 
 def _licence(context: Context, traced: Provenance) -> Licence:
     settings, of = context.settings, traced.licence
     if settings.licence:
-        context.decide("licence", settings.licence, "as the step says")
-        return Licence(settings.licence, "the step")
+        licence = Licence(settings.licence.strip().lower(), "the step")  # as hubs write them
+        context.decide("licence", licence.name, "as the step says")
+        return licence
     if of.name is None and settings.visibility == "public":
         raise Usage(
             "the licence of the model is not known",

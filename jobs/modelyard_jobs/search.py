@@ -7,12 +7,15 @@ the numbers that the hubs give: those of two hubs count different people's downl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from modelyard import hubs
-from modelyard.errors import Failure
+from modelyard.errors import Failure, Unavailable
 from modelyard.hubs import Found, Query
+from modelyard.hubs.cache import OFFLINE
 from modelyard.refs import HUB_NAMES
 from modelyard.steps import Search
 from modelyard_jobs.atonce import at_once
@@ -25,10 +28,12 @@ _SCHEMES = {name: scheme for scheme, name in HUB_NAMES.items()}
 
 
 def run(context: Context) -> Produced:
-    """Ask every hub of the settings at once. Raises the first hub's failure when none answers."""
+    """Ask every hub of the settings at once. Raises the first hub's failure when none answers; Unavailable when none may be asked."""
     settings: Search = context.settings
+    if os.environ.get(OFFLINE) == "1":
+        raise Unavailable(f"{OFFLINE} is set", remedy=f"unset {OFFLINE} to search")
     query = Query(settings.query, settings.kind, settings.owner, settings.task, settings.licence, settings.sort, settings.limit)
-    answers = at_once({name: _asker(name, query, context.hubs) for name in dict.fromkeys(settings.hub)}, ANSWER_WITHIN)
+    answers = at_once({name: partial(_search, name, query, context.hubs) for name in dict.fromkeys(settings.hub)}, ANSWER_WITHIN)
     failures = {name: answer for name, answer in answers.items() if isinstance(answer, Failure)}
     found = {str(item.ref): item for answer in answers.values() if not isinstance(answer, Failure) for item in answer[: query.limit]}
     for name, failure in failures.items():
@@ -45,8 +50,8 @@ def run(context: Context) -> Produced:
     return Produced()
 
 
-def _asker(name: str, query: Query, addresses: Mapping[str, str]) -> Callable[[], list[Found]]:
-    return lambda: hubs.open_hub(_SCHEMES[name], addresses).search(query)
+def _search(name: str, query: Query, addresses: Mapping[str, str]) -> list[Found]:
+    return hubs.open_hub(_SCHEMES[name], addresses).search(query)
 
 
 def _row(item: Found) -> dict[str, Any]:

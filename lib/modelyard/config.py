@@ -30,7 +30,7 @@ ENDPOINTS: Mapping[str, str] = MappingProxyType({"hubs.modelscope": "MODELSCOPE_
 """The variables of the hubs' own SDKs."""
 
 PLACES = ("local",)
-_ADDRESS = re.compile(r"[a-z]+://")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def load(options: Mapping[str, str | None] | None = None, *, environ: Mapping[st
     """The settings in force.
 
     options: setting -> what the command line says, None where it says nothing. environ, folder: for tests, default the process's own.
-    Raises Usage: an unknown key or a value that cannot be, with the file and the key.
+    Raises Usage: an unknown key or a value that cannot be, with the file and the key; a hub's address that holds a secret.
     """
     environ = os.environ if environ is None else environ
     folder = folder or Path.cwd()
@@ -81,7 +81,17 @@ def load(options: Mapping[str, str | None] | None = None, *, environ: Mapping[st
     on = values["on"]
     if on.text not in PLACES:
         raise Usage(f"on = {on.text!r} is no place to run", where=on.source, remedy=suggest(on.text or "", PLACES))
+    for name, value in values.items():
+        if name.startswith("hubs."):
+            check_hub(value.text or "", f"{value.source}: {name}")
     return Config(MappingProxyType(values))
+
+
+def check_hub(text: str, where: str) -> None:
+    """Refuse a hub's address that holds a name, a password or a query: addresses are shown, and kept in runs. Raises Usage without repeating it."""
+    if _ADDRESS.match(text) and any(mark in text for mark in "@?#"):
+        remedy = "write https://HOST alone; a token goes into MODELSCOPE_API_TOKEN or HF_TOKEN"
+        raise Usage("the hub's address holds a name, a password or a query", where=where, remedy=remedy)
 
 
 def _value(name: str, text: str | None, source: str, base: Path) -> Value:

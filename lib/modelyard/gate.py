@@ -93,7 +93,7 @@ def passing_value(at_least: float, n: int, sure: bool = False) -> float | None:
         return 0.0 if at_least <= 0 else None
     z = NormalDist().inv_cdf(0.975) if sure else 0.0
     asked = n * at_least + z * math.sqrt(n * at_least * max(0.0, 1 - at_least))
-    count = math.ceil(asked - 1e-9 * n)  # what a product such as 100 * 0.07 has too much is not a row
+    count = max(1, math.ceil(asked - 1e-9 * n))  # what a product such as 100 * 0.07 has too much is not a row
     if count > n or (sure and at_least >= 1):
         return None
     low, high = (count - 1) / n, 1.0

@@ -12,7 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from modelyard import refs
@@ -114,9 +114,23 @@ def _target(scheme: str) -> PlainValidator:
         ref = _checked(value) if isinstance(value, str) and "://" in value else None
         if ref is None or isinstance(ref, refs.YardRef) != (scheme == "yard") or isinstance(ref, refs.PathRef) or ref.kind != "model":
             raise PydanticCustomError("ref", "{value} is no place for it; write {form}", {"value": repr(value), "form": form})
+        if isinstance(ref, refs.HubRef) and ref.is_commit:
+            raise PydanticCustomError("ref", "{value} is no place for it: a commit does not change", {"value": repr(value)})
         return str(value)
 
     return PlainValidator(check)
+
+
+def _tag(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        tagged = refs.HubRef("modelscope", "model", "owner", "name", refs.check_revision(value, "tag"))
+    except Usage as error:
+        raise PydanticCustomError("tag", "{what}", {"what": f"{value!r} is no tag: letters, digits, '.', '_', '-', '+' and '/'"}) from error
+    if tagged.is_commit or value in ("main", "master"):
+        raise PydanticCustomError("tag", "{value} is no tag: hubs take it for a commit or their main branch", {"value": repr(value)})
+    return value
 
 
 def _ref(kind: refs.RefKind) -> PlainValidator:
@@ -223,7 +237,7 @@ class Preflight(Step):
 class Gate(BaseModel):
     """What has to hold before anything is promoted or published."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
     metrics: Input = Field(description="the evaluate step that measured it")
     at_least: dict[str, float] = Field(min_length=1, description="metric -> lowest value that passes")
@@ -374,7 +388,7 @@ class Publish(_Release):
     model: Input = Field(description="the model to publish; an export goes with the weights that it was made from")
     to: HubName = Field(description="the repository, such as modelscope://me/reviews; it is made where it is not there")
     visibility: Literal["private", "public"] = Field("private", description="of a repository that is made")
-    tag: str | None = Field(None, description="name of the version; default: made from the content")
+    tag: Annotated[str | None, AfterValidator(_tag)] = Field(None, description="name of the version; default: made from the content")
     licence: str | None = Field(None, description="of what is published; default: that of the model that it was made from")
 
 

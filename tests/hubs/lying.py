@@ -39,6 +39,8 @@ class LyingHub:
     listed: list[Listed] | None = None
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     sent: int = 0
+    pause: float = 0.0
+    """Seconds before each MiB that is taken."""
     large: str = ""
     """Where large files are to be sent; "": here."""
 
@@ -127,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         """Read the request's body and forget it."""
         left = int(self.headers["Content-Length"])
         while left:
+            self.hub_of.over.wait(self.hub_of.pause)
             left -= len(self.rfile.read(min(left, 1 << 20)))
         return {}
 

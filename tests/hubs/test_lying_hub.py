@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -382,6 +383,25 @@ def test_a_token_does_not_go_where_large_files_are_sent(place: Place, hub: Lying
         assert hub.tokens()
 
 
+@pytest.mark.parametrize("body", [bytes(48 << 20), [bytes(1 << 20)] * 48], ids=["whole", "in pieces"])
+def test_a_hub_may_take_longer_than_a_connect(hub: LyingHub, monkeypatch: pytest.MonkeyPatch, body: bytes | list[bytes]) -> None:
+    monkeypatch.setattr(transport, "LIMITS", replace(LIMITS, connect=0.2))
+    hub.pause = 0.5 if isinstance(body, list) else 0.02
+    http = transport.Http("hf", hub.address, TOKEN)
+    with http.call(metadata=False):
+        assert http.answer("PUT", f"{hub.address}/blob/x", {"Content-Length": str(48 << 20)}, body).status == 200
+    assert [path for path, _ in hub.asked] == ["/blob/x"]
+
+
+@pytest.mark.parametrize("act", [lambda handler: handler.drip_head(0.05), lambda handler: handler.drip(endless(b"x"), 0.05)], ids=["head", "body"])
+def test_an_answer_to_an_upload_that_drips(hub: LyingHub, monkeypatch: pytest.MonkeyPatch, act: Callable[[Handler], object]) -> None:
+    monkeypatch.setattr(transport, "LIMITS", replace(LIMITS, sending=0.5))
+    hub.lie = only("sent", act)
+    http = transport.Http("hf", hub.address, TOKEN)
+    with pytest.raises(Unavailable), http.call(metadata=False):
+        http.answer("PUT", f"{hub.address}/blob/x", {"Content-Length": "4"}, [b"some"])
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://", "//", "data:text/plain,x", "http://[", "javascript:1", ""])
 def test_a_redirect_to_no_address_of_the_web(place: Place, hub: LyingHub, target: str) -> None:
     hub.lie = only("file", lambda handler: handler.text(b"", 302, Location=target))
@@ -410,6 +430,19 @@ def test_a_hub_that_repeats_the_token_in_its_errors(place: Place, hub: LyingHub,
 
     hub.lie = only(what, answer)
     place.fails(hub, kind)
+
+
+@pytest.mark.parametrize("listed", [Listed(f"../{TOKEN}", 1, HASH), Listed("a", f"{'x' * 30}{TOKEN}", HASH), Listed("a", 1, f"{'x' * 70}{TOKEN}")])
+def test_a_hub_that_repeats_the_token_in_its_listing(place: Place, hub: LyingHub, listed: Listed) -> None:
+    hub.listed = [listed]
+    failure = place.fails(hub, Refused, Corrupt)
+    assert TOKEN[:8] not in str(failure.record()), "nor a part of it"
+
+
+def test_no_part_of_a_token_stays_where_a_text_is_cut(place: Place, hub: LyingHub) -> None:
+    said = "x" * 190 + TOKEN
+    hub.lie = only("file", lambda handler: handler.json({"Message": said, "error": said}, 400))
+    assert TOKEN[:8] not in str(place.fails(hub, Usage).record())
 
 
 @pytest.mark.parametrize("what", ["list", "file"])

@@ -464,6 +464,29 @@ def test_commits_that_cannot_be_read_are_refused(served):
         assert json.loads(ask(served, "/api/models/acme/bert")[2])["sha"] == json.loads(before)["sha"]
 
 
+MALFORMED = [
+    ("/api/repos/create", {"type": [], "organization": "me", "name": "x"}),
+    ("/acme/bert.git/info/lfs/objects/batch", {"operation": "upload", "transfers": 5, "objects": []}),
+    ("/acme/bert.git/info/lfs/objects/batch", {"operation": "upload"}),
+    ("/api/models/acme/bert/branch/new", {"startingPoint": 5}),
+    ("/api/validate-yaml", {"content": "---\na: 2024-99-99\n---\n---\na: [\n---"}),
+    ("/api/validate-yaml", {"content": "---\n" + "[" * 5000 + "\n---\n"}),
+]
+
+
+def test_what_is_malformed_is_the_clients_mistake(served):
+    statuses = [ask(served, path, "POST", json.dumps(body).encode(), TOKEN)[0] for path, body in MALFORMED]
+    assert statuses == [400, 400, 400, 404, 200, 400]
+
+
+def test_a_broken_repository_does_not_hide_the_others(served, folder):
+    (folder / "acme/linked").mkdir()
+    (folder / "acme/linked/config.json").symlink_to("/etc/passwd")
+    status, _, body = ask(served, "/api/models?expand=usedStorage")
+    assert status == 200
+    assert {one["id"]: bool(one["usedStorage"]) for one in json.loads(body)} == {"acme/bert": True, "acme/linked": False}
+
+
 # --- killed
 
 

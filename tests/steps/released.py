@@ -18,7 +18,9 @@ from tests.steps.fake import FakeContext, artifact
 COMMIT = "c0ffee" * 6 + "c0ff"
 RUN = "reviews-0123456789-r1"
 WEIGHTS = {
-    "config.json": json.dumps({"model_type": "bert", "id2label": {"0": "negative", "1": "positive"}}),
+    "config.json": json.dumps(
+        {"architectures": ["BertForSequenceClassification"], "model_type": "bert", "id2label": {"0": "negative", "1": "positive"}}
+    ),
     "model.safetensors": b"weights" * 100,
     "tokenizer.json": "{}",
     "tokenizer_config.json": "{}",

@@ -20,6 +20,9 @@ from modelyard.spec import Pipeline
 from modelyard.steps import Infer, Resources
 from modelyard.yard import Yard
 from modelyard.yard.runs import Attempt
+from modelyard_jobs.context import Stop
+from modelyard_jobs.frame import Frame
+from modelyard_jobs.journal import Journal
 
 HERE = Path(__file__).parent
 STEP = Infer(model="model", data="rows")
@@ -192,6 +195,39 @@ def test_sigterm_ends_with_75_whatever_the_work_does(stage: Stage, misbehave: st
     assert committed(stage) == set()
     kept = stage.yard.checkpoints(outcome(attempt).key or keys.action_key(STEP, stage.inputs, "cpu"), "other.step.1").furthest()
     assert (kept is not None) == (misbehave == "polled")
+
+
+@pytest.mark.parametrize(("requested", "exit_code"), [(False, 70), (True, 75)])
+def test_an_error_of_the_frame_itself_is_a_bug_unless_it_was_asked_to_stop(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, requested: bool, exit_code: int
+) -> None:
+    attempt = stage.run.new_attempt("step")
+    stop = Stop(polled=True)
+    frame = Frame(stage.order(attempt), stage.yard, attempt, Journal(attempt.add_log, lambda _: None), stop)
+    frame.said.result = {"to": "there"}
+
+    def broken() -> None:
+        stop.requested = requested
+        raise KeyError("odd")
+
+    monkeypatch.setattr(frame, "_device", broken)
+    found = frame.run()
+    assert (found.exit_code, found.result) == (exit_code, {"to": "there"})
+    assert "odd" in found.what + found.why
+    assert any(line["event"] == "traceback" for line in lines(attempt))
+
+
+def test_a_yard_that_cannot_be_opened_ends_with_its_class(stage: Stage, tmp_path: Path) -> None:
+    path = stage.run.new_attempt("step").write_order(stage.order(stage.run.new_attempt("step")))
+    (tmp_path / "file").write_text("no folder")
+    said = tmp_path / "termination-log"
+    said.touch()
+    command = [sys.executable, "-m", "modelyard_jobs", "infer", "--order", str(path), "--yard", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MODELYARD_TERMINATION_LOG": str(said)}, check=False)
+    told = json.loads(said.read_text())
+    assert REGISTRY[told["category"]].exit_code == done.returncode == told["exit_code"]
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
 
 
 def test_work_that_is_done_when_the_signal_comes_is_committed(stage: Stage) -> None:

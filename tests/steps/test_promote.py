@@ -53,6 +53,7 @@ def test_below_the_gate_nothing_moves(world):
         "passed": False,
         "lines": [{"metric": "accuracy", "value": 0.7, "low": 0.62, "high": 0.76, "n": 100, "at_least": 0.75, "sure": False, "passed": False}],
     }
+    assert "digest" not in world.result()  # which says what the name stands for
     assert world.yard.refs.get(TO).digest == world.base.digest
 
 
@@ -101,6 +102,17 @@ def test_a_rollback_goes_back_once_per_run(world):
     again = world.promote(rollback=True, attempt=2)  # the first attempt was killed before it could say so
     assert again == {**result, "unchanged": True}
     assert world.promote(rollback=True, run="reviews-0123456789-r2")["digest"] == world.base.digest
+
+
+def test_a_rollback_tried_again_leaves_alone_what_somebody_moved_since(world):
+    for model in (world.base, world.tuned):
+        world.promote(model)
+    first = world.promote(rollback=True)
+    world.yard.refs.move(TO, world.onnx.digest, "somebody else")
+    again = world.promote(rollback=True, attempt=2)
+    assert (first["digest"], first["previous"]) == (world.base.digest, world.tuned.digest)
+    assert again == {**first, "digest": world.onnx.digest, "unchanged": True}
+    assert world.yard.refs.get(TO).digest == world.onnx.digest
 
 
 def test_there_is_nothing_before_the_beginning(world):

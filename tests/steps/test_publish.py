@@ -8,12 +8,16 @@ import os
 from dataclasses import replace
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from modelyard import hubs, refs
 from modelyard.errors import Corrupt, NoInput, NoPermission, Refused, Unavailable, Usage
-from modelyard.steps import Gate
+from modelyard.steps import Gate, Publish
+from modelyard.yard.runs import StepState, StepStatus
+from tests.steps.fake import artifact
 from tests.steps.memory import MemoryHub
-from tests.steps.released import COMMIT, WEIGHTS, World
+from tests.steps.released import COMMIT, RUN, WEIGHTS, World
 
 TO = "modelscope://me/reviews"
 SENT = {"README.md", "configuration.json", *WEIGHTS}
@@ -122,6 +126,7 @@ def test_another_model_replaces_what_was_there_and_old_tags_stay(world, either):
     assert held(either)["model.safetensors"] == WEIGHTS["model.safetensors"]
     assert held(either, first["tag"])["model.safetensors"] == b"base"
     assert (second["tag"] != first["tag"], second["visibility"]) == (True, "as it was")
+    assert world.publish(world.tuned, to=f"{TO}@dev", visibility="public")["visibility"] == "as it was"
 
 
 def test_below_the_gate_the_hub_hears_nothing(world, monkeypatch):
@@ -217,7 +222,8 @@ def test_without_a_known_licence_it_is_private_or_not_at_all(tmp_path, hub):
     assert world.publish(world.tuned)["licence"] is None
     assert "licence is not known" in tree(hub)["README.md"].decode()
     assert b"license" not in tree(hub)["README.md"].split(b"---")[1]
-    assert world.publish(world.tuned, visibility="public", licence="mit")["licence"] == "mit"
+    assert world.publish(world.tuned, visibility="public", licence="MIT")["licence"] == "mit"
+    assert yaml.safe_load(tree(hub)["README.md"].split(b"---")[1])["license"] == "mit"
 
 
 def test_the_weights_of_an_export_have_to_be_there(world, hub):
@@ -251,9 +257,39 @@ def test_offline_no_hub_is_asked(world, hub, monkeypatch):
     assert hub.writes == []
 
 
-def test_a_commit_is_no_place_to_publish_to(world, hub):
-    with pytest.raises(Usage, match="no place to publish to"):
-        world.publish(world.tuned, to=f"{TO}@{COMMIT}")
+def test_a_commit_is_no_place_to_publish_to():
+    with pytest.raises(ValidationError, match="a commit does not change"):
+        Publish(model="onnx", to=f"{TO}@{COMMIT}")
+    assert Publish(model="onnx", to=f"{TO}@v1", tag="release/1.0").tag == "release/1.0"
+
+
+@pytest.mark.parametrize("tag", ["", "../x", "a b", "v1?x=y", "/v1", "v1\n", "main", "master", COMMIT])
+def test_a_tag_is_a_name_that_can_stand_in_a_request(tag):
+    with pytest.raises(ValidationError, match="is no tag"):
+        Publish(model="onnx", to=TO, tag=tag)
+
+
+def test_of_two_models_with_one_export_the_runs_own_is_published(tmp_path, hub):
+    other = {**WEIGHTS, "config.json": json.dumps({"model_type": "other"})}
+    world = World.make(tmp_path)
+    twin = artifact(world.yard, "model", other, "safetensors")
+    world.act("export", world.onnx, {"model": twin, "parity": world.data})
+    for model in (world.tuned, twin):
+        (own,) = (one for one in world.yard.actions.list() if one.verb == "export" and one.inputs["model"] == model.digest)
+        run = world.yard.runs.get(RUN)
+        status = run.status()
+        step = StepStatus(verb="export", state=StepState.DONE, key=own.key, artifact=world.onnx.digest)
+        run.write_status(status.model_copy(update={"steps": {**status.steps, "onnx": step}}))
+        world.publish(world.onnx)
+        assert tree(hub)["config.json"] == (model.path / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("task", ["ForTokenClassification", "ForSequenceClassification", None])
+def test_a_card_says_what_the_model_is_and_no_more(tmp_path, hub, task):
+    config = {"id2label": {"0": "B-PER", "1": "O"}, **({"architectures": [f"Bert{task}"]} if task else {})}
+    world = World.make(tmp_path, base={**WEIGHTS, "config.json": json.dumps(config)})
+    world.publish(world.base)
+    assert (b"text-classification" in tree(hub)["README.md"]) == (task == "ForSequenceClassification")
 
 
 def test_publish_needs_nothing_heavy():

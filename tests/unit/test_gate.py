@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from modelyard.errors import Corrupt, NoInput, Refused
 from modelyard.gate import POWER, judge, passing_value
@@ -114,6 +115,18 @@ def test_the_passing_value_passes_four_times_of_five(at_least, n, sure):
 def test_the_passing_value_of_two_thousand_rows():
     assert passing_value(0.80, 2000) == pytest.approx(0.8072, abs=1e-4)  # 0.8075 where the binomial is taken for normal
     assert passing_value(0.80, 2000, sure=True) == pytest.approx(0.8249, abs=1e-4)
+
+
+def test_a_floor_under_one_row_asks_for_one_row():
+    found = passing_value(1e-10, 10)
+    assert found is not None
+    assert tail(1, 10, found) == pytest.approx(POWER, abs=1e-3)
+
+
+@pytest.mark.parametrize("floor", [math.nan, math.inf, -math.inf])
+def test_a_floor_is_a_number(floor):
+    with pytest.raises(ValidationError, match="finite"):
+        gate(accuracy=floor)
 
 
 def test_what_always_or_never_passes():

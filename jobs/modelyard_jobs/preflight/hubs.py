@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from modelyard import hubs, refs
 from modelyard.errors import Failure, NoPermission, Unavailable
 from modelyard.hubs import Access
+from modelyard.hubs.cache import OFFLINE
 from modelyard.quantities import format_bytes
 from modelyard.refs import HUB_NAMES, HubRef
 from modelyard.steps import Fetch, Publish, Search
@@ -23,7 +25,6 @@ from modelyard_jobs.preflight.subject import Subject
 NEEDED_WITHIN = 90.0
 OTHERS_WITHIN = 10.0
 """Seconds that a hub has to answer: one that the pipeline needs, one that it does not."""
-OFFLINE = "MODELYARD_OFFLINE"
 
 _SCHEMES = {name: scheme for scheme, name in HUB_NAMES.items()}
 
@@ -38,11 +39,11 @@ def rows(subject: Subject) -> Iterator[Row]:
         yield from _refs(subject, ask=False)
         return
     needed = sorted(name for name, by in users.items() if by)
-    answers = at_once({name: lambda name=name: _access(subject, name) for name in needed}, NEEDED_WITHIN)  # type: ignore[misc]
     others = sorted(set(users) - set(needed))
-    answers |= at_once({name: lambda name=name: _access(subject, name) for name in others}, OTHERS_WITHIN)  # type: ignore[misc]
+    answers = at_once({name: partial(_access, subject, name) for name in needed}, NEEDED_WITHIN)
+    answers |= at_once({name: partial(_access, subject, name) for name in others}, OTHERS_WITHIN)
     for name, answer in answers.items():
-        yield _hub(subject, name, answer, users.get(name, []))
+        yield _hub(subject, name, answer, users[name])
     yield from _refs(subject, ask=True)
     for name, step in subject.pipeline.steps.items():
         if isinstance(step, Publish):

@@ -52,10 +52,10 @@ class Row:
         return cls(check, found, needed, reason, remedy, Verdict.FAILED, failure)
 
     @classmethod
-    def of(cls, check: str, failure: Failure, *, soft: bool = False, needed: str = "") -> Row:
+    def of(cls, check: str, failure: Failure, *, needed: str = "") -> Row:
         """A row for what could not be looked at, or was refused when it was."""
         reason = ": ".join(part for part in (failure.where, failure.why) if part)
-        return cls.bad(check, type(failure), soft=soft, found=failure.what, needed=needed, reason=reason, remedy=failure.remedy)
+        return cls.bad(check, type(failure), soft=False, found=failure.what, needed=needed, reason=reason, remedy=failure.remedy)
 
     def record(self) -> dict[str, Any]:
         """The row as JSON."""

@@ -7,6 +7,7 @@ imported when they are called, so that `--help` and completion stay fast.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. arguments: default those of the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the encoding lacks, half a surrogate too, is written as JSON would
     failure: Failure
     try:
         code = root.main(sys.argv[1:] if arguments is None else list(arguments), prog_name=PROGRAM, standalone_mode=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from modelyard.cli.output import Output, short, terminal
+from modelyard.cli.output import Output, printable, short, terminal
 from modelyard.quantities import format_seconds
 from modelyard.run.view import View
 from modelyard.yard.runs import Progress, RunStatus, StepState, StepStatus
@@ -79,7 +79,7 @@ class Live(Plain):
     """A bar for each running step, below the lines of what has changed."""
 
     def __init__(self, bars: Bars) -> None:
-        super().__init__(lambda text: bars.console.print(text, markup=False, highlight=False))
+        super().__init__(lambda text: bars.console.print(printable(text, keep="\n"), markup=False, highlight=False))
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.cli.output import printable
 from modelyard.yard.runs import Attempt, Run
 
 _OWN = frozenset({"seq", "at", "level", "event", "traceback"})
@@ -29,7 +30,7 @@ class Line:
         level = "" if told["level"] == "info" else f"{told['level']}: "
         text = f"{told['at'][11:19]} {level}{told['event']}{' ' if fields else ''}{fields}\n{told['traceback']}"
         prefix = f"{self.step:<{width}} | " if width else ""
-        return "\n".join(prefix + part for part in text.rstrip("\n").split("\n"))
+        return "\n".join(prefix + printable(part, keep="\t") for part in text.rstrip("\n").split("\n"))
 
 
 class Tail:

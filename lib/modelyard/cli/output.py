@@ -46,7 +46,7 @@ class Output:
     def note(self, text: str) -> None:
         """Tell the person something that is not the result."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
     def hint(self, command: str) -> None:
         """Name the next command."""
@@ -57,7 +57,7 @@ class Output:
         if self.quiet or self.format == "name":
             self.lines(names)
         elif self.format == "table":
-            self.lines(text)
+            self.lines(map(printable, text))
         elif self.format == "json":
             self.lines([json.dumps(document, indent=2, ensure_ascii=False)])
         else:
@@ -82,11 +82,13 @@ def complain(failure: Failure) -> None:
     """Print a failure: what and where, why, what to do; in colour where a person wants it (https://no-color.org)."""
     error = "\x1b[31merror:\x1b[0m" if terminal(sys.stderr) and not os.environ.get("NO_COLOR") else "error:"
     place = f"{failure.where}: " if failure.where else ""
-    print(f"{error} {place}{failure.what}", file=sys.stderr)
-    if failure.why:
-        print(f"  why: {failure.why}", file=sys.stderr)
-    if failure.remedy:
-        print(f"  try: {failure.remedy}", file=sys.stderr)
+    said = [f"{place}{failure.what}", failure.why and f"  why: {failure.why}", failure.remedy and f"  try: {failure.remedy}"]
+    print(error, printable("\n".join(filter(None, said)), keep="\n"), file=sys.stderr)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text without control characters, which a terminal would obey; much of what is shown comes from hubs, models and data."""
+    return "".join(letter if letter.isprintable() or letter in keep else "\ufffd" for letter in text)
 
 
 def terminal(stream: TextIO) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from modelyard.cli.runs import find, gone
 from modelyard.cli.session import Session, command, complete_runs
 from modelyard.errors import Usage, VolumeFailed
+from modelyard.yard.runs import RunState
 
 _STDOUT = "-"
 
@@ -31,18 +32,20 @@ def report(session: Session, run: str | None, out: str | None, show: bool) -> No
 
     if show and out == _STDOUT:
         raise Usage("stdout cannot be opened in a browser", where="--open", remedy="name a file with --out")
-    yard = session.yard()
-    found = yard.runs.get(run) if run else yard.runs.latest()
-    page = modelyard.report.render(yard, found)
+    found = find(session, run)
+    dead = not found.live() and found.status().state is RunState.RUNNING
+    page = modelyard.report.render(session.yard(), found).encode()
+    if dead:
+        session.out.note(gone(found))
     if out == _STDOUT:
-        sys.stdout.write(page)
+        click.echo(page, nl=False)
         return
     target = Path(out or f"{found.id}.html").absolute()
     if target.is_dir():
-        raise Usage("this is a folder", where=str(target), remedy=f"--out {out}/{found.id}.html")
+        raise Usage("this is a folder", where=str(target), remedy=f"--out {target / found.id}.html")
     with files.failures(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(target, page.encode(), durable=False)
+        files.write_atomic(target, page, durable=False)
     session.out.record("Report", {"run": found.id, "path": str(target)}, [str(target)], name=str(target))
     if show:
         _show(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -26,17 +27,8 @@ def results(yard: Yard, status: RunStatus) -> dict[str, dict[str, Any]]:
 
 
 def text(verb: str, result: Result, *, whole: bool = True) -> Iterator[str]:
-    """A result for people. whole: also the reasons for what is as it should be.
-
-    What came from a hub is shown without control characters: a terminal would obey them.
-    """
-    for line in _preflight(result, whole=whole) if verb == "preflight" else _FORMS[verb](result):
-        yield "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
-
-
-def names(verb: str, result: Result) -> list[str]:
-    """The names in a result: a search's refs."""
-    return [item["ref"] for item in result["found"]] if verb == "search" else []
+    """A result for people. whole: also what is as it should be."""
+    return _preflight(result, whole=whole) if verb == "preflight" else _FORMS[verb](result)
 
 
 def unanswered(result: Result) -> list[str]:
@@ -62,18 +54,21 @@ def _search(result: Result) -> Iterator[str]:
 
 
 def _preflight(result: Result, *, whole: bool) -> Iterator[str]:
-    rows = result["rows"]
-    heading, *lines = table([[row["verdict"], row["check"], row["found"], row["needed"]] for row in rows], ["VERDICT", "CHECK", "FOUND", "NEEDED"])
-    yield heading
-    for row, line in zip(rows, lines, strict=True):
-        yield line
-        if row["reason"] and (whole or row["verdict"] != "ok"):
-            yield f"           why: {row['reason']}"
-        if row["remedy"] and row["verdict"] != "ok":
-            yield f"           try: {row['remedy']}"
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("failed", "warning")}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    yield f"{len(rows)} checks: {told or 'all ok'}"
+    rows = [row for row in result["rows"] if whole or row["verdict"] != "ok"]
+    if rows:
+        heading, *lines = table(
+            [[row["verdict"], row["check"], row["found"], row["needed"]] for row in rows], ["VERDICT", "CHECK", "FOUND", "NEEDED"]
+        )
+        yield heading
+        for row, line in zip(rows, lines, strict=True):
+            yield line
+            if row["reason"]:
+                yield f"           why: {row['reason']}"
+            if row["remedy"] and row["verdict"] != "ok":
+                yield f"           try: {row['remedy']}"
+    counts = Counter(row["verdict"] for row in result["rows"])
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("failed", "warning") if counts[verdict])
+    yield f"{counts.total()} checks: {told or 'all ok'}"
 
 
 def _promote(result: Result) -> Iterator[str]:

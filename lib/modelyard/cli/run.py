@@ -68,15 +68,14 @@ def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], deta
     with follow.view(session.out) as view:
         status = start(pipeline, settings, view)
     run = described(session, status)
-    alone = run["results"].get(pipeline.name) if len(pipeline.steps) == 1 else None  # a step's own command: both have the verb's name
-    if alone is None:
-        session.out.record("Run", run, text(run), name=status.run)
-    else:
-        verb = status.steps[pipeline.name].verb
-        session.out.record("Run", run, results.text(verb, alone), name=results.names(verb, alone) if verb == "search" else status.run)
-        if session.out.format == "name":
-            for line in results.unanswered(alone):
-                session.out.note(line)
+    alone = status.steps.get(pipeline.name) if len(pipeline.steps) == 1 else None  # a step's own command: both have the verb's name
+    result = run["results"].get(pipeline.name) if alone else None
+    refs = [item["ref"] for item in (result or {}).get("found", [])]
+    lines = results.text(alone.verb, result) if alone and result else text(run)
+    session.out.record("Run", run, lines, name=refs if alone and alone.verb == "search" else status.run)
+    if session.out.format == "name":
+        for line in results.unanswered(result or {}):
+            session.out.note(line)
     return settle(session, status)
 
 

@@ -41,7 +41,7 @@ def ls(session: Session) -> None:
 @_RUN
 def show(session: Session, run: str | None) -> None:
     """Show a run: its steps, what they made, why they failed."""
-    found = _find(session, run)
+    found = find(session, run)
     live = found.live()  # before the status: a run that ends meanwhile has ended
     status = found.status()
     value = described(session, status)
@@ -50,7 +50,7 @@ def show(session: Session, run: str | None) -> None:
             value["steps"][name]["progress"] = progress.model_dump(mode="json")
     session.out.record("Run", {**value, "live": live}, text(value), name=status.run)
     if status.state is RunState.RUNNING and not live:
-        session.out.note(_gone(found))
+        session.out.note(gone(found))
     elif status.exit_code:
         settle(session, status)
 
@@ -66,7 +66,7 @@ def logs(session: Session, run: str | None, step: str | None, follow: bool) -> N
     """
     from modelyard.cli.logs import Tail
 
-    found = _find(session, run)
+    found = find(session, run)
     steps = found.status().steps
     if step and step not in steps:
         raise NoInput(f"{found.id} has no step {step!r}", remedy=f"its steps are {', '.join(steps)}")
@@ -84,7 +84,7 @@ def logs(session: Session, run: str | None, step: str | None, follow: bool) -> N
         pass
     look()  # with -f, what was written between the last look and the end
     if follow and found.status().state is RunState.RUNNING:
-        session.out.note(_gone(found))
+        session.out.note(gone(found))
 
 
 @command("wait", examples=["modelyard wait", "modelyard wait movie-sentiment-1a2b --timeout 2h"])
@@ -97,7 +97,7 @@ def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
 
     began, statuses = time.monotonic(), []
     with follow.view(session.out) as view:
-        for found in [_find(session, run) for run in runs or (None,)]:
+        for found in [find(session, run) for run in runs or (None,)]:
             left = None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
             statuses.append(attach(found, view, left))
     items = [status.model_dump(mode="json") for status in statuses]
@@ -109,7 +109,7 @@ def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
 @click.argument("run", shell_complete=complete_runs, help=f"{_NAME}.")
 def cancel(session: Session, run: str) -> None:
     """Stop a run; its steps keep what they have done."""
-    found = _find(session, run, write=True)
+    found = find(session, run, write=True)
     status = found.status()
     if status.state is not RunState.RUNNING:
         session.out.note(f"{found.id} has ended already: {status.state}")
@@ -119,12 +119,14 @@ def cancel(session: Session, run: str) -> None:
     session.out.hint(f"modelyard wait {found.id}")
 
 
-def _find(session: Session, run: str | None, *, write: bool = False) -> Run:
+def find(session: Session, run: str | None, *, write: bool = False) -> Run:
+    """The run of that name, or the beginning of one; without a name the latest. Raises NoInput."""
     runs = session.yard(write=write).runs
     return runs.get(run) if run else runs.latest()
 
 
-def _gone(run: Run) -> str:
+def gone(run: Run) -> str:
+    """What to tell of a run that has not ended and has no driver."""
     return f"{run.id}: the driver is gone (no sign of life for {LIVE_WINDOW:g} s); run it again: it goes on from what was kept"
 
 

@@ -45,7 +45,7 @@ def fetch(
     if isinstance(parsed, refs.YardRef):
         return opened.artifacts.get(opened.refs.get(f"{parsed.kind}s/{parsed.name}@{parsed.alias}").digest)
     wanted = kind or (parsed.kind if isinstance(parsed, refs.HubRef) else "model")
-    last = opened.known(last_key(ref, trust))
+    last = opened.known(last_key(ref, trust)) if isinstance(parsed, refs.HubRef) else None  # a path is another one in another folder
     if last and isinstance(parsed, refs.HubRef) and parsed.is_commit:
         return opened.artifacts.get(last.artifact)
     try:
@@ -57,7 +57,8 @@ def fetch(
             raise
         return opened.artifacts.get(last.artifact)
     artifact = _obtain(opened, listing, select(listing, trust), where)
-    remember(opened, ref, trust, listing=listing, artifact=artifact.digest, by="library")
+    if isinstance(parsed, refs.HubRef):
+        remember(opened, ref, trust, listing=listing, artifact=artifact.digest, by="library")
     return artifact
 
 

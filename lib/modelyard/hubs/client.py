@@ -72,13 +72,14 @@ class Client:
         try:
             with self.http.call(metadata=metadata):
                 yield
-        except Failure as failure:
-            raise type(failure)(failure.what, where=_joined(where, failure.where), why=failure.why, remedy=failure.remedy) from failure
+        except Failure as failure:  # the hub's own words may be in it
+            what, why = redact(failure.what), redact(failure.why)
+            raise type(failure)(what, where=_joined(where, failure.where), why=why, remedy=failure.remedy) from failure.__cause__
         except Exception as error:
             if named := self._failure(error, where):
                 raise named from None  # the SDK's error holds the request with its headers
             if isinstance(error, ValueError | TypeError | KeyError | AttributeError | IndexError):
-                what, why = "the hub's answer is not what its SDK expects", redact(f"{type(error).__name__}: {error}"[:300])
+                what, why = "the hub's answer is not what its SDK expects", redact(f"{type(error).__name__}: {error}")[:300]
                 raise Corrupt(what, where=where, why=why, remedy="check the hub's address; its version may be another") from error
             raise
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Body = bytes | Iterable[bytes] | None
 
+PIECE = 64 << 10
+"""Bytes that have to be sent within the silence."""
+
 _state = threading.local()
 
 
@@ -40,7 +43,8 @@ class Connections:
     ) -> BaseHTTPResponse:
         """Send a request, and have the head of its answer; the body is still to be read, inside `broken`.
 
-        connect, silence: seconds. until: a monotonic clock's, for the head as a whole; None for a body that takes as long as it takes.
+        connect, silence: seconds. until: a monotonic clock's, for what is sent and the head as a whole; None for a body that takes as long as it
+        takes, and a head that comes within the silence after it.
         Raises AgainError where that may pass, Refused where the address is none.
         """
         import urllib3
@@ -50,7 +54,7 @@ class Connections:
             raise Unavailable("the hub answers too slowly", where=where, remedy=LATER)
         timeout = urllib3.Timeout(connect=min(connect, left), read=min(silence, left))
         try:
-            with _heads_until(until), broken(where):
+            with _bounds(until, silence), broken(where):
                 return self._manager(url).urlopen(
                     method,
                     url,
@@ -127,27 +131,38 @@ def _proxy(address: str, bundle: str) -> urllib3.ProxyManager:
 
 
 @contextmanager
-def _heads_until(deadline: float | None) -> Iterator[None]:
-    """Heads that this thread reads inside are there by the deadline, or the connection is shut down."""
-    _state.deadline = deadline
+def _bounds(deadline: float | None, silence: float) -> Iterator[None]:
+    """What this thread sends inside, and the heads that it reads, keep these bounds."""
+    _state.deadline, _state.silence = deadline, silence
     try:
         yield
     finally:
-        _state.deadline = None
+        del _state.deadline, _state.silence
 
 
 def _watched_pools() -> Any:
-    """urllib3's pools with connections that keep the deadline: a head that comes byte by byte never times out by itself."""
+    """urllib3's pools with connections that keep the bounds: a head that comes byte by byte never times out by itself.
+
+    And what is sent would have the time of a connect, all bytes of a body together.
+    """
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
     pools = {}
     for scheme, pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
 
         class Connection(pool.ConnectionCls):  # type: ignore[misc,name-defined]
+            def send(self, data: bytes) -> None:
+                if self.sock is None:
+                    self.connect()
+                for start in range(0, len(data), PIECE):
+                    left = _state.silence if _state.deadline is None else min(_state.silence, _state.deadline - time.monotonic())
+                    if left <= 0:
+                        raise TimeoutError("the hub did not take what is sent in time")
+                    self.sock.settimeout(left)
+                    super().send(data[start : start + PIECE])
+
             def getresponse(self) -> Any:
-                deadline = getattr(_state, "deadline", None)
-                if deadline is None:
-                    return super().getresponse()
+                deadline = _state.deadline or time.monotonic() + _state.silence
                 timer = threading.Timer(max(0.0, deadline - time.monotonic()), _shut, [self.sock])
                 timer.daemon = True
                 timer.start()

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from modelyard.errors import Failure, Refused, Unavailable
 from modelyard.hubs.client import Client, check_upload
+from modelyard.hubs.credentials import redact
 from modelyard.hubs.hub import OF_THE_HUB, Access, Found, Query
 from modelyard.hubs.limits import LATER, LOOK
 from modelyard.hubs.listing import HubFile, Listing
@@ -44,14 +45,14 @@ class HuggingFaceHub(Client):
         with self._call(str(ref)):
             commit = ref.revision if ref.is_commit else self._api.repo_info(_id(ref), revision=ref.revision, repo_type=ref.kind).sha
             if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-                raise Refused("the hub names no commit", why=f"it says {str(commit)[:60]!r}", remedy=LOOK)
+                raise Refused("the hub names no commit", why=f"it says {redact(str(commit))[:60]!r}", remedy=LOOK)
             listed: list[HubFile] = []
             for entry in self._api.list_repo_tree(_id(ref), recursive=True, revision=commit, repo_type=ref.kind):
                 if isinstance(entry, RepoFile):
                     listed.append(_file(entry, ref))
                 if len(listed) > MAX_FILES:
                     raise Refused("there are too many files in it", why=f"at most {MAX_FILES} are taken", remedy=LOOK)
-        return Listing(ref, ref.kind, commit, tuple(listed))
+            return Listing(ref, ref.kind, commit, tuple(listed))
 
     def search(self, query: Query) -> list[Found]:
         """Repositories that match."""
@@ -182,11 +183,12 @@ def _id(ref: HubRef) -> str:
 
 def _file(entry: Any, ref: HubRef) -> HubFile:
     if not isinstance(entry.path, str) or not isinstance(entry.size, int) or isinstance(entry.size, bool):
-        raise Refused(f"{str(entry.path)[:80]!r} has no size", where=str(ref), remedy=LOOK)
+        raise Refused(f"{redact(str(entry.path))[:80]!r} has no size", where=str(ref), remedy=LOOK)
     if entry.lfs:
         return HubFile(entry.path, entry.size, str(entry.lfs.sha256), "")
     if not isinstance(entry.blob_id, str) or not _COMMIT.fullmatch(entry.blob_id):
-        raise Refused(f"nothing identifies {entry.path[:80]!r}", where=str(ref), why=f"its id is {str(entry.blob_id)[:60]!r}", remedy=LOOK)
+        why = f"its id is {redact(str(entry.blob_id))[:60]!r}"
+        raise Refused(f"nothing identifies {redact(entry.path)[:80]!r}", where=str(ref), why=why, remedy=LOOK)
     return HubFile(entry.path, entry.size, None, f"git:{entry.blob_id}")
 
 

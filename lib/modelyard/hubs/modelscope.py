@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from modelyard.errors import Failure, NoInput, Refused, Unavailable
 from modelyard.hubs.client import Client, check_upload
+from modelyard.hubs.credentials import redact
 from modelyard.hubs.hub import OF_THE_HUB, Access, Found, Query
 from modelyard.hubs.limits import LATER, AgainError, insist
 from modelyard.hubs.listing import HubFile, Listing
@@ -53,10 +54,10 @@ class ModelScopeHub(Client):
             pin = pins.pop() if len(pins) == 1 else ""
             revision = pin if _COMMIT.fullmatch(pin) else branch
             listed = tuple(_file(entry, ref) for entry in found)
-        if not whole:
-            remedy = "fetch it from another hub"
-            raise Refused("the hub does not list all of its files", where=str(ref), why="it cuts lists, and a folder is too large", remedy=remedy)
-        return Listing(ref, ref.kind, revision, listed)
+            if not whole:
+                remedy = "fetch it from another hub"
+                raise Refused("the hub does not list all of its files", where=str(ref), why="it cuts lists, and a folder is too large", remedy=remedy)
+            return Listing(ref, ref.kind, revision, listed)
 
     def search(self, query: Query) -> list[Found]:
         """Repositories that match; the hub cannot filter by size."""
@@ -216,7 +217,7 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
 def _file(entry: Mapping[str, Any], ref: HubRef) -> HubFile:
     path, size, sha256 = _text(entry, "Path") or _text(entry, "Name"), entry.get("Size"), _text(entry, "Sha256").lower()
     if not isinstance(size, int) or isinstance(size, bool):
-        raise Refused(f"{path!r} has no size", where=str(ref), why=f"the hub says {str(size)[:40]!r}", remedy="fetch it from another hub")
+        raise Refused(f"{path!r} has no size", where=str(ref), why=f"the hub says {redact(str(size))[:40]!r}", remedy="fetch it from another hub")
     version = next((f"{key}:{entry[key]}" for key in ("Revision", "CommittedDate", "BlobId") if entry.get(key)), "")
     if not sha256 and not version:
         remedy = "fetch it from another hub"

@@ -55,6 +55,11 @@ class Repo:
         """Its path below a hub's root: `owner/name` or `datasets/owner/name`."""
         return f"datasets/{self.id}" if self.kind == "dataset" else self.id
 
+    def matches(self, words: str) -> bool:
+        """Whether each of these words is in its name, its task or its description."""
+        text = f"{self.id} {self.task or ''} {self.description}".casefold()
+        return all(word in text for word in words.casefold().split())
+
     @property
     def guarded(self) -> bool:
         """Whether its files are for those with the token."""
@@ -93,6 +98,11 @@ class Commit:
         index = bisect_left(self.files, path, key=lambda entry: entry.path)
         return self.files[index] if index < len(self.files) and self.files[index].path == path else None
 
+    def below(self, folder: str) -> tuple[Entry, ...]:
+        """The files below a folder, all of them for ""."""
+        start, end = (bisect_left(self.files, folder + mark, key=lambda entry: entry.path) for mark in "/0")  # `0` comes after `/`
+        return self.files[start:end] if folder else self.files
+
 
 class Source(Protocol):
     """The reading side. Names and revisions may come from outside: they are checked here, Usage where one cannot be."""
@@ -121,8 +131,8 @@ class Source(Protocol):
         """What a branch, a tag or a commit id names; None, `main` and `master` are the default branch. Raises NoInput where it names nothing."""
         ...
 
-    def size(self, repo: Repo) -> int:
-        """Bytes of the default branch's files, without hashing them."""
+    def size(self, repo: Repo) -> int | None:
+        """Bytes of the default branch's files, without hashing them; None where they cannot be served, which is said when they are asked for."""
         ...
 
     def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

@@ -44,11 +44,11 @@ class SourceHub:
 
     def search(self, query: Query) -> list[Found]:
         """See `Hub`."""
-        words, wanted = query.words.casefold().split(), [("owner", query.owner), ("task", query.task), ("licence", query.licence)]
+        wanted = [("owner", query.owner), ("task", query.task), ("licence", query.licence)]
         found = [
             repo
             for repo in self._source.repos(query.kind)
-            if all(word in f"{repo.id} {repo.task or ''} {repo.description}".casefold() for word in words)
+            if repo.matches(query.words)
             and all(value is None or (getattr(repo, name) or "").casefold() == value.casefold() for name, value in wanted)
         ]
         found.sort(key=lambda repo: repo.downloads if query.sort == "downloads" else repo.updated, reverse=True)

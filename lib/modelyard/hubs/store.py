@@ -103,9 +103,16 @@ class Store:
 
     def repos(self, kind: RefKind) -> list[Repo]:
         """See `Source`."""
+        found = []
+        for owner, name in self.names(kind):
+            with suppress(Failure):  # one that is broken hides no other; asked for by its name, it says what is wrong
+                found.append(self.find(kind, owner, name))
+        return [repo for repo in found if repo]
+
+    def names(self, kind: RefKind) -> list[tuple[str, str]]:
+        """Owner and name of everything that lies where a repository does, sorted."""
         tops = (self.root / "datasets" if kind == "dataset" else self.root, self._own / "repos" / f"{kind}s")
-        names = {(owner, name) for top in tops for owner in _parts(top) for name in _parts(top / owner)}
-        return [repo for owner, name in sorted(names) if (repo := self.find(kind, owner, name))]
+        return sorted({(owner, name) for top in tops for owner in _parts(top) for name in _parts(top / owner)})
 
     def find(self, kind: RefKind, owner: str, name: str) -> Repo | None:
         """See `Source`. Raises Refused: a symbolic link lies in its place."""
@@ -178,12 +185,14 @@ class Store:
             known = [*state.branches, *state.tags]
         raise NoInput(f"{repo.id} has no revision {wanted!r}", where="the hub", remedy=suggest(wanted, known))
 
-    def size(self, repo: Repo) -> int:
+    def size(self, repo: Repo) -> int | None:
         """See `Source`."""
-        if self.commits(repo):
-            return self.commit(repo).size
-        folder = self._folder(repo)
-        return sum(file.size for file in local.list_files(folder, repo.id)) if folder else 0
+        with suppress(Failure):
+            if self.commits(repo):
+                return self.commit(repo).size
+            folder = self._folder(repo)
+            return sum(file.size for file in local.list_files(folder, repo.id)) if folder else 0
+        return None
 
     def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See `Source`."""

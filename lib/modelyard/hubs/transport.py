@@ -89,7 +89,8 @@ class Http:
         def once() -> Answer:
             response = self._exchange(method, url, headers, body=body, until=until if whole else None, silence=self._budget.silence)
             try:
-                answer = Answer(response.status, dict(response.headers), b"".join(self._whole(response, until if whole else None)))
+                end = until if whole else time.monotonic() + self._budget.silence
+                answer = Answer(response.status, dict(response.headers), b"".join(self._whole(response, end)))
             finally:
                 response.release_conn()
             if answer.status in (_AGAIN if safe else (429, 503)):
@@ -101,13 +102,13 @@ class Http:
             _check_json(answer, self.address)
         return answer
 
-    def _whole(self, response: BaseHTTPResponse, until: float | None) -> Iterator[bytes]:
+    def _whole(self, response: BaseHTTPResponse, until: float) -> Iterator[bytes]:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise Corrupt("the hub's answer is compressed, which nobody asked for", where=self.address, remedy=LOOK)
         with broken(self.address):
             while chunk := response.read1(CHUNK):
                 self._budget.take(len(chunk))
-                if until is not None and time.monotonic() >= until:
+                if time.monotonic() >= until:
                     raise Unavailable("the hub answers too slowly", where=self.address, remedy=LATER)
                 yield chunk
 
@@ -210,7 +211,7 @@ class Http:
 
     def failed(self, status: int, text: str, where: str, code: str = "") -> Failure:
         """The failure that a status of 400 or more is. text: what the hub says, in any form. code: its own word for it."""
-        why = redact(f"the hub says {status}{f': {said}' if (said := _excerpt(text)) else ''}")
+        why = f"the hub says {status}{f': {said}' if (said := _excerpt(text)) else ''}"
         told = f"{code} {text[:_EXCERPT]}".lower()
         if status in _AGAIN or status >= 500:
             return Unavailable("the hub does not answer", where=where, why=why, remedy=LATER)
@@ -302,11 +303,11 @@ def _check_json(answer: Answer, where: str) -> None:
 
 
 def _excerpt(text: str) -> str:
-    """What a server says, in one short line."""
+    """What a server says, in one short line; tokens are taken out before it is cut, or a part of one would stay."""
     with suppress(ValueError, RecursionError):
         tree = json.loads(text)
         if isinstance(tree, dict):
             text = str(next((tree[key] for key in ("error", "Message", "message", "Msg") if tree.get(key)), text))
     if text.lstrip().startswith("<"):
         return ""
-    return " ".join(re.sub(r"[^\x20-\x7e\u00a0-\uffff]+", " ", text).split())[:200]
+    return " ".join(re.sub(r"[^\x20-\x7e\u00a0-\uffff]+", " ", redact(text)).split())[:200]

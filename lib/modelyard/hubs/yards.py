@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
 from modelyard import refs
-from modelyard.errors import NoInput, NoPermission, suggest
+from modelyard.errors import Failure, NoInput, NoPermission, suggest
 from modelyard.hubs import card, source
 from modelyard.hubs.hub import Access
 from modelyard.hubs.source import DEFAULTS, Commit, Entry, Repo
@@ -62,7 +63,11 @@ class YardSource:
     def repos(self, kind: RefKind) -> list[Repo]:
         """See `Source`."""
         names = {name.partition("/")[2].rpartition("@")[0] for name in self._yard.refs.list() if name.startswith(f"{kind}s/")}
-        return [repo for name in sorted(names) if (repo := self.find(kind, OWNER, name))]
+        found = []
+        for name in sorted(names):
+            with suppress(Failure):  # one that is broken hides no other
+                found.append(self.find(kind, OWNER, name))
+        return [repo for repo in found if repo]
 
     def find(self, kind: RefKind, owner: str, name: str) -> Repo | None:
         """See `Source`."""
@@ -104,9 +109,11 @@ class YardSource:
                 return self._commit(known[0])
         return self._unknown(repo, wanted, aliases)
 
-    def size(self, repo: Repo) -> int:
+    def size(self, repo: Repo) -> int | None:
         """See `Source`; of the alias that was moved last, where there is no `latest`."""
-        return self._shown(self._aliases(repo.kind, repo.name)).size
+        with suppress(Failure):
+            return self._shown(self._aliases(repo.kind, repo.name)).size
+        return None
 
     def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See `Source`."""

@@ -8,17 +8,8 @@ from dataclasses import dataclass
 from modelyard.quantities import format_bytes, format_seconds
 from modelyard.report import figures
 from modelyard.report.figures import Series
-from modelyard.report.record import RunRecord, StepRecord
+from modelyard.report.record import RunRecord
 from modelyard.report.sections import Figure, drawn
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Memory and devices of one step."""
-
-    step: StepRecord
-    peak: str
-    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
@@ -29,8 +20,8 @@ class Versions:
     packages: tuple[tuple[str, str], ...]
 
 
-def measured(run: RunRecord) -> Iterator[Measured]:
-    """Memory over time of the steps that ran in this run."""
+def measured(run: RunRecord) -> Iterator[Figure]:
+    """Memory and devices over time, of the steps that ran in this run."""
     for step in run.steps:
         samples = step.samples
         if len(samples) < 2:
@@ -42,7 +33,8 @@ def measured(run: RunRecord) -> Iterator[Measured]:
         name = f"Memory of {step.name} over time, {peak}"
         bounds = (0.0, max(top, limit or 0.0) / 2**30 * 1.08 or 1.0)
         line = (limit / 2**30, "limit") if limit else None
-        charts = [figures.lines(name, [used], x="running time", x_format=format_seconds, bounds=bounds, limit=line, height=170)]
+        chart = figures.lines(name, [used], x="running time", x_format=format_seconds, bounds=bounds, limit=line, height=170)
+        yield drawn(chart, f"{step.name}: {peak}")
         devices = sorted({device for sample in samples for device in sample.devices})
         if devices:
             busy = [
@@ -52,8 +44,8 @@ def measured(run: RunRecord) -> Iterator[Measured]:
                 for place, device in enumerate(devices[:3])
             ]
             name = f"Use of the devices of {step.name} over time"
-            charts.append(figures.lines(name, busy, x="running time", y_format=_percent, x_format=format_seconds, bounds=(0.0, 100.0), height=170))
-        yield Measured(step, peak, tuple(drawn(chart, step.name) for chart in charts))
+            chart = figures.lines(name, busy, x="running time", y_format=_percent, x_format=format_seconds, bounds=(0.0, 100.0), height=170)
+            yield drawn(chart, f"{step.name}: devices in use")
 
 
 def versions(run: RunRecord) -> list[Versions]:

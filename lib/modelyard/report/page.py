@@ -28,6 +28,10 @@ TEXT = 400
 """Letters of a text from outside at most."""
 FILES = 60
 """Files of a release at most."""
+EPOCHS = 100
+"""Epochs in a table at most, the last ones."""
+REPOSITORIES = 50
+"""Repositories of a search at most."""
 SPEC = 40_000
 """Letters of the pipeline's spec at most."""
 
@@ -55,7 +59,7 @@ class Page:
     trained: tuple[sections.Trained, ...]
     exported: tuple[sections.Exported, ...]
     released: tuple[sections.Released, ...]
-    measured: tuple[machine.Measured, ...]
+    measured: tuple[sections.Figure, ...]
     versions: tuple[machine.Versions, ...]
     spec: str
 
@@ -96,7 +100,7 @@ def verdict(run: RunRecord) -> Verdict:
         return Verdict("good", " ".join([f"All {finished} steps finished{again}" if finished > 1 else "The step finished.", *_achieved(run)]))
     so_far = f"{finished} of {len(run.steps)} steps finished{again}"
     if status.state is RunState.RUNNING:
-        return Verdict("info", f"It was running when this was written: {so_far}")
+        return Verdict("info", f"It had not ended when this was written: {so_far}")
     if status.state is RunState.FAILED:
         failed = [step for step in run.steps if step.status.state is StepState.FAILED]
         named = [f"{step.name} {'was refused' if step.refused else 'failed'}: {cut(step.status.what, 160).rstrip('.')}." for step in failed[:3]]
@@ -193,5 +197,5 @@ def _environment() -> Environment:
         "cut": _shown,
         "short": lambda digest: str(digest)[:12],
     }
-    environment.globals |= {"FILES": FILES}
+    environment.globals |= {"FILES": FILES, "EPOCHS": EPOCHS, "REPOSITORIES": REPOSITORIES}
     return environment

@@ -8,11 +8,14 @@ Neither the environment nor the addresses of hubs are looked at, so what is secr
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from modelyard.errors import Corrupt, NoInput
+from modelyard.order import Outcome
 from modelyard.quantities import format_bytes
 from modelyard.report import shapes
 from modelyard.report.shapes import read
@@ -25,33 +28,16 @@ SAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Made:
-    """An artifact."""
-
-    digest: str
-    kind: str
-    format: str
-    size: int
-    files: int
-
-    def __str__(self) -> str:
-        """In words, without the digest."""
-        form = f" ({self.format})" if self.format else ""
-        return f"{self.kind}{form}, {self.files} file{'s' * (self.files != 1)}, {format_bytes(self.size)}"
-
-
-@dataclass(frozen=True)
 class Try:
     """One attempt, and how it ended, in words."""
 
     number: int
     ended: str
-    seconds: float
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of this step's result, whoever made it."""
+    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of the result, whoever made it. made: in words."""
 
     name: str
     status: StepStatus
@@ -62,7 +48,7 @@ class StepRecord:
     attempts: tuple[Try, ...] = ()
     action: Action | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
-    made: Made | None = None
+    made: str = ""
     evaluation: shapes.Evaluation | None = None
     history: shapes.History | None = None
     rows: shapes.TrainRows | None = None
@@ -102,10 +88,6 @@ class RunRecord:
     steps: tuple[StepRecord, ...]
     missing: tuple[str, ...]
 
-    def step(self, name: str) -> StepRecord | None:
-        """The step of that name."""
-        return next((step for step in self.steps if step.name == name), None)
-
 
 def collect(yard: Yard, run: Run) -> RunRecord:
     """Read a run as it stands. Raises Corrupt: its status or spec is gone or torn."""
@@ -128,11 +110,12 @@ class _Collector:
     def _step(self, name: str, status: StepStatus) -> StepRecord:
         settings = self._settings(name, status.verb)
         attempts = self.run.attempts(name)
+        outcomes = [self._outcome(attempt) for attempt in attempts]
         action = self._action(name, status)
         resolved = read(shapes.Resolved, self.spec["resolved"].get(name), f"{name}: what its ref stands for", self.missing)
         told: dict[str, Any] = {}
         if action is None:
-            decisions, told["history"] = self._told(attempts)
+            decisions, told = self._told(attempts)
         else:
             decisions = dict(action.decisions)
             told |= self._details(name, status.verb, action.details)
@@ -143,14 +126,28 @@ class _Collector:
             ref=(resolved.ref if resolved else "") or str(settings.get("model") or settings.get("dataset") or "") if status.verb == "fetch" else "",
             revision=resolved.listing.revision if resolved and resolved.listing else "",
             to=str(settings.get("to") or ""),
-            attempts=tuple(Try(attempt.number, attempt.ended(), attempt.seconds()) for attempt in attempts),
+            attempts=tuple(Try(attempt.number, self._ended(status, attempt, outcome)) for attempt, outcome in zip(attempts, outcomes, strict=True)),
             action=action,
             decisions=decisions,
             samples=self._samples(attempts[-1]) if attempts else (),
             **told,
             **self._artifact(name, status),
-            **self._result(name, status.verb, attempts),
+            **self._result(name, status.verb, outcomes[-1] if outcomes else None),
         )
+
+    def _outcome(self, attempt: Attempt) -> Outcome | None:
+        try:
+            return attempt.outcome()
+        except Corrupt as error:
+            self.missing.append(f"{attempt.step}: how attempt {attempt.number} ended cannot be read: {error.what}")
+            return None
+
+    @staticmethod
+    def _ended(status: StepStatus, attempt: Attempt, outcome: Outcome | None) -> str:
+        if outcome:
+            return outcome.category
+        running = status.state is StepState.RUNNING and attempt.number == status.attempt
+        return "running" if running else "killed without a word"
 
     def _settings(self, name: str, verb: str) -> Mapping[str, Any]:
         step = self.spec["pipeline"].get("steps", {}).get(name, {})
@@ -181,36 +178,42 @@ class _Collector:
             return None
         return action
 
-    def _told(self, attempts: list[Attempt]) -> tuple[dict[str, Decision], shapes.History | None]:
-        """Decisions and the curve, as the logs of all attempts have them; what a later one says again counts."""
+    def _told(self, attempts: list[Attempt]) -> tuple[dict[str, Decision], dict[str, Any]]:
+        """(decisions, curve and parity), as the logs of all attempts have them; what a later one says again counts."""
+        told: dict[str, Any] = {}
         decisions: dict[str, Decision] = {}
         train: dict[int, shapes.TrainPoint] = {}
         validation: dict[float, dict[str, float]] = {}
         for attempt in attempts:
-            for entry in self._log(attempt):
-                if entry["event"] == "decided" and isinstance(name := entry.get("name"), str):
+            for entry in self._lines(attempt, attempt.log, "log"):
+                if entry.get("event") == "decided" and isinstance(name := entry.get("name"), str):
                     decisions[name] = Decision(value=entry.get("value"), reason=str(entry.get("reason", "")))
-                elif entry["event"] == "step" and (point := read(shapes.TrainPoint, entry, f"{attempt.step}: its log", self.missing)):
+                elif entry.get("event") == "step" and (point := read(shapes.TrainPoint, entry, f"{attempt.step}: its log", self.missing)):
                     train[point.step] = point
-                elif entry["event"] == "validated":
-                    numbers = {key: value for key, value in entry.items() if isinstance(value, int | float) and key != "seq"}
+                elif entry.get("event") == "compared":
+                    told["parity"] = read(shapes.Parity, entry, f"{attempt.step}: its log", self.missing)
+                elif entry.get("event") == "validated":
+                    numbers = {key: value for key, value in entry.items() if isinstance(value, int | float) and math.isfinite(value) and key != "seq"}
                     validation[numbers.get("epoch", 0)] = numbers
         points = tuple(point for _, point in sorted(train.items()))
         curve = {"train": points, "validation": tuple(validation.values())} if points else None
-        return decisions, read(shapes.History, curve, f"{attempts[-1].step}: its log", self.missing) if curve else None
+        if curve:
+            told["history"] = read(shapes.History, curve, f"{attempts[-1].step}: its log", self.missing)
+        return decisions, told
 
-    def _log(self, attempt: Attempt) -> Iterator[dict[str, Any]]:
+    def _lines(self, attempt: Attempt, path: Path, what: str) -> Iterator[dict[str, Any]]:
+        """The whole lines of a file of an attempt, JSON objects."""
         try:
-            lines = (files.read(attempt.log) or b"").splitlines()
+            lines = (files.read(path) or b"").splitlines()
         except Corrupt as error:
-            self.missing.append(f"{attempt.step}: the log of attempt {attempt.number} cannot be read: {error.why}")
+            self.missing.append(f"{attempt.step}: the {what} of attempt {attempt.number} cannot be read: {error.why}")
             return
         for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # torn by a kill
-            if isinstance(entry, dict) and "event" in entry:
+            if isinstance(entry, dict):
                 yield entry
 
     def _details(self, name: str, verb: str, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +243,8 @@ class _Collector:
         except (NoInput, Corrupt) as error:
             self.missing.append(f"{name}: its artifact {status.artifact[:12]} is not there or not whole: {error.what}")
             return {}
-        made = Made(artifact.digest, artifact.kind, artifact.format or "", artifact.size, len(artifact.files))
+        form, count = f" ({artifact.format})" if artifact.format else "", len(artifact.files)
+        made = f"{artifact.kind}{form}, {count} file{'s' * (count != 1)}, {format_bytes(artifact.size)}"
         if artifact.kind != "metrics":
             return {"made": made}
         try:
@@ -250,9 +254,8 @@ class _Collector:
             return {"made": made}
         return {"made": made, "evaluation": read(shapes.Evaluation, document, f"{name}: metrics.json", self.missing)}
 
-    def _result(self, name: str, verb: str, attempts: list[Attempt]) -> dict[str, Any]:
-        """What a step without an artifact found or did, as its last attempt says."""
-        outcome = attempts[-1].outcome() if attempts else None
+    def _result(self, name: str, verb: str, outcome: Outcome | None) -> dict[str, Any]:
+        """What a step without an artifact found or did. outcome: of its last attempt."""
         if outcome is None or outcome.result is None:
             return {}
         what = f"{name}: its result"
@@ -263,13 +266,8 @@ class _Collector:
         return {"release": read(shapes.Release, outcome.result, what, self.missing)}
 
     def _samples(self, attempt: Attempt) -> tuple[shapes.Sample, ...]:
-        found = []
-        for line in (files.read(attempt.path / "samples.jsonl") or b"").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill
-            if sample := read(shapes.Sample, value, f"{attempt.step}: a sample of its memory", self.missing):
-                found.append(sample)
+        lines = self._lines(attempt, attempt.path / "samples.jsonl", "memory")
+        shaped = (read(shapes.Sample, line, f"{attempt.step}: a sample of its memory", self.missing) for line in lines)
+        found = [sample for sample in shaped if sample]
         each = -(-len(found) // SAMPLES) or 1
         return tuple(max(found[place : place + each], key=lambda sample: sample.used) for place in range(0, len(found), each))

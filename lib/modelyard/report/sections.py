@@ -24,7 +24,8 @@ CLASSES = 100
 """Labels in the table of labels."""
 PAIRS = 6
 """Confusions that are named."""
-
+DOTS = 100
+"""Epochs that are drawn as dots at most; more are a line."""
 
 _SMOOTHED = 4
 """Points of a curve whose mean is drawn, at least."""
@@ -258,17 +259,18 @@ def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:
     train, validation = history.train, history.validation
     losses = [(float(point.step), point.loss) for point in train]
     ends = [epoch for epoch in validation if "step" in epoch]
+    style: Literal["dots", "line"] = "dots" if len(ends) <= DOTS else "line"
     window = max(1, len(losses) // 15)
     series = [Series("each step", losses, 1, "faint"), Series(f"mean of {window}", figures.smoothed(losses, window), 1)]
     series = series if window >= _SMOOTHED else [Series("training", losses, 1)]
     if held := [(epoch["step"], epoch["loss"]) for epoch in ends if "loss" in epoch]:
-        series.append(Series("validation", held, 2, "dots"))
+        series.append(Series("validation", held, 2, style))
     if losses:
         yield drawn(figures.lines(f"Loss of {step.name} per step", series, x="step"), "Loss")
     names = [name for name in dict.fromkeys(key for epoch in ends for key in epoch) if name not in ("epoch", "step", "loss")][:3]
     if names:
         found = [
-            Series(_spaced(name), [(epoch["step"], epoch[name]) for epoch in ends if name in epoch], place + 1, "dots")
+            Series(_spaced(name), [(epoch["step"], epoch[name]) for epoch in ends if name in epoch], place + 1, style)
             for place, name in enumerate(names)
         ]
         yield drawn(figures.lines(f"Validation of {step.name} per epoch", found, x="step"), "Validation, at the end of each epoch")

@@ -24,7 +24,6 @@ class Interval(Shape):
     low: float
     high: float
     n: int | None = None
-    interval: str = ""
 
 
 class Baseline(Shape):
@@ -49,7 +48,6 @@ class Rows(Shape):
     """Which rows of a split were evaluated."""
 
     split: int
-    usable: int
     evaluated: int
     faults: dict[str, int] = {}
     seed: int | None = None
@@ -84,7 +82,6 @@ class WrongRow(Shape):
 class Evaluation(Shape):
     """metrics.json of an evaluate step."""
 
-    task: str = ""
     split: str = ""
     rows: Rows | None = None
     labels: tuple[str, ...] = ()
@@ -101,7 +98,6 @@ class TrainPoint(Shape):
     """One point of the training curve; loss: the mean since the point before."""
 
     step: int
-    epoch: int
     loss: float
     lr: float
 
@@ -135,7 +131,6 @@ class Speed(Shape):
 
     rows_per_second: float
     tokens_per_second: float | None = None
-    padding: float | None = None
 
 
 class EngineSpeed(Shape):
@@ -246,10 +241,9 @@ class Search(Shape):
 
 
 class DeviceUse(Shape):
-    """One accelerator at one moment; memory in bytes."""
+    """One accelerator at one moment."""
 
     percent: float
-    memory: float
 
 
 class Sample(Shape):
@@ -262,11 +256,9 @@ class Sample(Shape):
 
 
 class Environment(Shape):
-    """Where a training ran: the device by name, threads; versions stand in the action."""
+    """Where a training ran: the device by name."""
 
     device: str = ""
-    threads: int | None = None
-    python: str = ""
 
 
 class Listed(Shape):
@@ -276,11 +268,10 @@ class Listed(Shape):
 
 
 class Resolved(Shape):
-    """What a ref was resolved to, once per run. stale: the hub did not answer, and what it had said last was used."""
+    """What a ref was resolved to, once per run."""
 
     ref: str = ""
     listing: Listed | None = None
-    stale: bool = False
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from modelyard import hubs, keys, refs
 from modelyard.errors import RETRIES, Bug, Crashed, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit, signal_name
 from modelyard.hubs import Listing
+from modelyard.hubs.cache import OFFLINE
 from modelyard.hubs.fetching import last_key, remember
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Ending, Order, Outcome
@@ -28,7 +29,6 @@ from modelyard.yard import Yard
 from modelyard.yard.records import utc_now
 from modelyard.yard.runs import FINISHED, Attempt, Run, RunState, RunStatus, StepState, StepStatus
 
-OFFLINE = "MODELYARD_OFFLINE"
 BEAT_EVERY = 1.0
 LOOK_EVERY = 0.05
 SHOW_EVERY = 0.5
@@ -116,11 +116,13 @@ class Driver:
     # --- resolving refs
 
     def _resolve(self) -> bool:
-        """What every ref stands for; False when one stands for nothing."""
+        """What every ref stands for; False when one stands for nothing, or the end is asked for before that is known."""
         resolved: dict[str, Any] = {}
         for name, step in self.pipeline.steps.items():
             if not isinstance(step, Fetch):
                 continue
+            if self._asked_to_stop():
+                return False
             try:
                 resolved[name] = self._resolve_one(name, step)
             except Failure as failure:
@@ -135,7 +137,8 @@ class Driver:
             record = self.yard.refs.get(f"{ref.kind}s/{ref.name}@{ref.alias}")
             self._finish(name, StepState.REUSED, record.digest, note=str(ref))
             return {"ref": str(ref), "artifact": record.digest}
-        if isinstance(ref, refs.HubRef) and ref.is_commit and (action := self.yard.known(last_key(step.ref, step.trust))):
+        pinned = isinstance(ref, refs.HubRef) and ref.is_commit and name not in self.settings.force
+        if pinned and (action := self.yard.known(last_key(step.ref, step.trust))):
             self._finish(name, StepState.REUSED, action.artifact, note="a commit does not change: the hub was not asked")
             return {"ref": str(ref), "artifact": action.artifact}
         try:
@@ -158,9 +161,7 @@ class Driver:
 
     def _loop(self) -> None:
         while True:
-            if self.run.cancel_requested() and not self.signals.stop:
-                self.signals.stop, self.signals.by = True, Interrupted
-            if self.signals.stop:
+            if self._asked_to_stop():
                 self._stop_running()
             elif not self._any(StepState.FAILED):
                 self._begin_ready()
@@ -169,6 +170,12 @@ class Driver:
             time.sleep(LOOK_EVERY)
             for name in list(self._running):
                 self._look(name)
+
+    def _asked_to_stop(self) -> bool:
+        """By a signal, or by a request that somebody left in the yard."""
+        if self.run.cancel_requested() and not self.signals.stop:
+            self.signals.stop, self.signals.by = True, Interrupted
+        return self.signals.stop
 
     def _begin_ready(self) -> None:
         for name in self.pipeline.order():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelyard import config
 from modelyard.errors import Usage
 from modelyard.spec import Pipeline
 
@@ -20,7 +21,9 @@ class Settings:
     force: frozenset[str] = frozenset()
 
     def check(self, pipeline: Pipeline) -> None:
-        """Raises Usage when a step is forced that the pipeline has not."""
+        """Raises Usage when a step is forced that the pipeline has not, or the address of a hub holds a secret: a run keeps both."""
+        for name, text in self.hubs.items():
+            config.check_hub(text, f"hubs.{name}")
         unknown = sorted(self.force - set(pipeline.steps))
         if unknown:
             raise Usage(f"there is no step {unknown[0]!r} to force", why=f"the steps are {', '.join(pipeline.steps)}", remedy="correct --force")

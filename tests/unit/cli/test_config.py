@@ -8,6 +8,11 @@ import pytest
 
 from modelyard import config
 from modelyard.errors import Usage
+from modelyard.run import Settings
+from modelyard.spec import Pipeline
+from modelyard.steps import Fetch
+
+from .conftest import Call
 
 
 def test_defaults(folder: Path) -> None:
@@ -45,6 +50,31 @@ def test_the_file_is_searched_upward_and_its_folders_count_from_it(folder: Path)
     assert config.load(environ={}, folder=below).yard == folder.parent / "shared"
     (below / "modelyard.toml").write_text("")
     assert config.load(environ={}, folder=below).yard == below / ".yard", "the nearest file counts alone"
+
+
+@pytest.mark.parametrize("address", ["https://me:planted@hub.example", "HTTPS://planted@hub.example", "https://hub.example?token=planted"])
+@pytest.mark.parametrize("place", ["MODELYARD_HUBS_MODELSCOPE", "MODELSCOPE_ENDPOINT", "modelyard.toml"])
+def test_an_address_with_a_secret_is_refused_and_not_repeated(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, place: str
+) -> None:
+    if place == "modelyard.toml":
+        (folder / place).write_text(f'[hubs]\nmodelscope = "{address}"\n')
+    else:
+        monkeypatch.setenv(place, address)
+    for arguments in (["check"], ["check", "-o", "json"], ["search"]):
+        done = call(*arguments)
+        assert done.code == 64
+        assert place in done.err
+        assert "MODELSCOPE_API_TOKEN" in done.err
+        assert "planted" not in done.out + done.err
+    assert not (folder / ".yard").exists()
+
+
+def test_an_address_with_a_secret_that_is_not_in_force_hinders_nobody(folder: Path) -> None:
+    environ = {"HF_ENDPOINT": "https://me:planted@hub.example", "MODELYARD_HUBS_HUGGINGFACE": "https://hub.example"}
+    assert config.load(environ=environ, folder=folder).hubs["huggingface"] == "https://hub.example"
+    with pytest.raises(Usage, match="holds a name, a password"):
+        Settings(folder, {"huggingface": environ["HF_ENDPOINT"]}).check(Pipeline("a", {"model": Fetch(model="hf://o/n")}))
 
 
 def test_an_empty_variable_says_nothing(folder: Path) -> None:

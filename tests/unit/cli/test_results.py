@@ -69,11 +69,24 @@ def test_a_search_is_a_table() -> None:
     assert list(results.text("search", {"found": [], "unanswered": []})) == ["nothing was found"]
 
 
-def test_what_a_hub_wrote_does_not_reach_the_terminal_as_commands() -> None:
+def test_what_a_hub_wrote_does_not_reach_the_terminal_as_commands(call: Call, ends: Any) -> None:
     hostile = FOUND["found"][0] | {"task": "x\x1b]0;owned\x07\x1b[2J", "licence": "a\nb\r\u202ec"}
-    lines = list(results.text("search", {"found": [hostile], "unanswered": [{"hub": "modelscope", "what": "\x1b[31m", "remedy": ""}]}))
+    ends("search", Outcome(exit_code=0, result={"found": [hostile], "unanswered": [{"hub": "modelscope", "what": "\x1b[31m", "remedy": ""}]}))
+    done = call("search")
+    lines = done.out.rstrip("\n").split("\n")
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
+    ends("fetch", Outcome.of(Unavailable("\x1b[2J gone", why="\x1b[31m\u202e", remedy="look"), 1.0))
+    done = call("fetch", "--model", "hf://o/a")
+    assert done.code == 69
+    assert "error: fetch: \ufffd[2J gone\n  why: \ufffd[31m\ufffd\n  try: look\n" in done.err
+
+
+def test_half_a_surrogate_is_written_as_json_has_it(call: Call, ends: Any) -> None:
+    ends("search", Outcome(exit_code=0, result=FOUND | {"found": [FOUND["found"][0] | {"licence": "\ud800"}]}))
+    done = call("search", "-o", "json")
+    assert done.code == 0
+    assert json.loads(done.out)["results"]["search"]["found"][0]["licence"] == "\ud800"
 
 
 def test_a_preflight_says_why_and_what_to_do() -> None:
@@ -88,9 +101,11 @@ def test_a_preflight_says_why_and_what_to_do() -> None:
     ]
     assert "           why: fallback is cpu" in lines
     assert "why: the interpreter" in " ".join(lines)
-    assert "why: the interpreter" not in " ".join(results.text("preflight", LOOKED, whole=False))
-    assert "           why: 1 GiB is missing" in results.text("preflight", LOOKED, whole=False)
+    short = list(results.text("preflight", LOOKED, whole=False))
+    assert [line.split()[0] for line in short] == ["VERDICT", "warning", "why:", "try:", "failed", "why:", "try:", "3"]
+    assert short[-1] == lines[-1]
     assert list(results.text("preflight", LOOKED | {"rows": LOOKED["rows"][:1]}))[-1] == "1 checks: all ok"
+    assert list(results.text("preflight", LOOKED | {"rows": LOOKED["rows"][:1]}, whole=False)) == ["1 checks: all ok"]
 
 
 def test_a_promotion_says_what_the_name_stands_for() -> None:
@@ -158,8 +173,9 @@ def test_names_of_a_search_are_refs(call: Call, ends: Any, how: list[str], told:
     assert ("huggingface gave no answer" in done.err) is told
 
 
-def test_a_search_that_finds_nothing_names_nothing(call: Call, ends: Any) -> None:
-    ends("search", Outcome(exit_code=0, result=FOUND | {"found": []}))
+@pytest.mark.parametrize("outcome", [Outcome(exit_code=0, result=FOUND | {"found": []}), Outcome.of(Unavailable("gone", remedy="look"), 1.0)])
+def test_a_search_that_finds_nothing_names_nothing(call: Call, ends: Any, outcome: Outcome) -> None:
+    ends("search", outcome)
     assert call("search", "-o", "name").out == ""
 
 

@@ -163,6 +163,12 @@ def test_logs_skip_torn_lines(call: Call, yard: Yard) -> None:
     assert [line.split(" ", 3)[3] for line in call("logs").out.splitlines()] == ["one", "two", "another attempt"]
 
 
+def test_a_log_does_not_command_the_terminal(call: Call, yard: Yard) -> None:
+    attempt = make_run(yard, steps={"a": StepStatus(verb="fetch")}).new_attempt("a")
+    attempt.add_log(json.dumps({"seq": 1, "event": "\x1b[2J gone", "name": "\u202e\x07", "traceback": "a\n\tb\x1b"}).encode() + b"\n")
+    assert call("logs").out.splitlines() == ["a |  \ufffd[2J gone  name=\ufffd\ufffd", "a | a", "a | \tb\ufffd"]
+
+
 def test_logs_follow_to_the_end(call: Call, yard: Yard, at_work: Callable[..., None]) -> None:
     run = make_run(yard, steps={"a": StepStatus(verb="fetch")})
     log(run, "a", {"seq": 1, "event": "one"})

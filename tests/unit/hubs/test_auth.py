@@ -96,3 +96,10 @@ def test_what_is_no_token(tmp_path, text):
     with pytest.raises(Usage) as caught:
         read_token(tmp_path / "token", print)
     assert not text or text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["\ud800", TOKEN[:-1] + "\ud800"])
+def test_half_a_surrogate_is_no_token_and_no_signature(text):
+    auth = Auth(TOKEN)
+    assert not auth.knows(text)
+    assert not auth.signed("x", f"{10**12}.{text}")

@@ -176,3 +176,15 @@ def test_without_a_latest_the_default_is_not_guessed(yard):
     with pytest.raises(NoInput, match="v1"):
         hub.resolve(ref("modelscope://yard/lone"))
     assert len(hub.resolve(ref("modelscope://yard/lone@v1")).files) == 3
+
+
+def test_a_search_shows_what_can_be_shown(hub, root, yard):
+    write(root / "acme/linked", {"config.json": b"{}"})
+    (root / "acme/linked/link").symlink_to("/etc/passwd")
+    assert {found.ref.name: found.size for found in hub.search(Query())} == {"bert": sum(map(len, MODEL.values())), "linked": None}
+    record = yard.refs.get("models/films@latest")
+    yard.refs.move("models/whole@latest", yard.refs.get("models/films@old").digest, source="test")
+    manifest = yard.artifacts.get(record.digest).path.parent / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+    assert [found.ref.name for found in YardHub(yard.root).search(Query())] == ["whole"]

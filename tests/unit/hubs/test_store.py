@@ -446,3 +446,23 @@ def test_a_full_volume_says_so_and_leaves_the_repository_as_it_was(root, mine):
         assert (full and after == before) or tree(Store(root), after) == {"new": b"%d" % number}, "all or nothing"
     assert failed > 10
     change(Store(root), mine, {"new": b"room again"})
+
+
+def test_a_broken_repository_hides_no_other(store, root, mine):
+    change(store, store.repo("model", "acme", "bert"), {"a": b"1"})
+    shutil.rmtree(root / "acme/bert")
+    (root / "acme/bert").symlink_to(root / "datasets/acme/films")
+    write(root, {"acme/other/config.json": b"{}", "acme/linked/config.json": b"{}", ".modelyard/repos/models/acme/torn/state/1.json": b"{"})
+    (root / "acme/linked/link").symlink_to("/etc/passwd")
+    assert [(repo.id, store.size(repo)) for repo in store.repos("model")] == [("acme/linked", None), ("acme/other", 2), ("me/mine", 0)]
+    for name, failure in (("bert", Refused), ("torn", Corrupt)):
+        with pytest.raises(failure):
+            store.find("model", "acme", name)
+    with pytest.raises(NoInput):
+        store.repo("model", "acme", "nowhere")
+
+
+def test_what_lies_below_a_folder(store, mine):
+    commit = change(store, mine, {"a/b": b"1", "a.txt": b"2", "a/c/d": b"3", "a0": b"4", "b": b"5"})
+    below = {folder: [entry.path for entry in commit.below(folder)] for folder in ("a", "a/c", "a.txt", "b", "a/", "")}
+    assert below == {"a": ["a/b", "a/c/d"], "a/c": ["a/c/d"], "a.txt": [], "b": [], "a/": [], "": ["a.txt", "a/b", "a/c/d", "a0", "b"]}

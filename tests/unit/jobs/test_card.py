@@ -237,7 +237,20 @@ def test_labels_and_refs_of_others_cannot_be_markup() -> None:
         inside = line.split("`")[1::2]  # an even number of backticks: what is between them is code
         assert line.count("`") % 2 == 0
         assert sum("<script>" in part for part in inside) == line.count("<script>")
-        assert line.startswith("|") == (" | " in line.replace("\\|", ""))
+        assert line.startswith("|") == (" | " in line)
+
+
+def test_a_backslash_before_a_bar_does_not_open_a_cell() -> None:
+    label = "x\\|[free](https://evil.example)"
+    text = readme(facts(measured=Measured(SCORE, document((label, "b")), None, TUNED)))
+    row = next(line for line in text.splitlines() if line.startswith("| `x"))
+    head = next(line for line in text.splitlines() if line.startswith("| label |"))
+    assert row.count("|") == head.count("|")
+    assert "[free]" in row.split("`")[1]
+
+
+def test_a_label_that_is_no_text_does_not_break_the_card() -> None:
+    assert "`bad?`" in readme(facts(labels=["bad\ud800", "b"])).encode().decode()
 
 
 def test_the_card_shows_how_to_load_it_from_its_own_hub() -> None:

@@ -42,7 +42,7 @@ def found(ref: str, **facts: Any) -> Found:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    def look(shelves: Mapping[str, Shelf], **settings: Any) -> tuple[dict[str, Any], Failure | None]:
+    def look(shelves: Mapping[str, Shelf], **settings: Any) -> tuple[Any, Failure | None]:
         monkeypatch.setattr(hubs, "open_hub", lambda scheme, addresses: shelves[HUB_NAMES[scheme]])
         context = FakeContext(Search(**settings), {}, Yard.open(tmp_path / "yard"), tmp_path)
         failure = None
@@ -50,7 +50,7 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             assert search.run(context).kind is None
         except Failure as raised:
             failure = raised
-        return next(message["value"] for message in context.said if message["type"] == "result"), failure
+        return next((message["value"] for message in context.said if message["type"] == "result"), None), failure
 
     return look
 
@@ -104,6 +104,14 @@ def test_when_none_answers_the_step_fails_as_the_first_did(look: Any) -> None:
     assert isinstance(failure, NoPermission)
     assert [row["hub"] for row in result["unanswered"]] == ["huggingface", "modelscope"]
     assert result["found"] == []
+
+
+def test_offline_no_hub_is_asked(look: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_OFFLINE", "1")
+    shelf = Shelf([found("modelscope://o/a")])
+    result, failure = look({"modelscope": shelf, "huggingface": shelf})
+    assert isinstance(failure, Unavailable)
+    assert (result, shelf.asked) == (None, [])
 
 
 def test_an_error_of_ours_is_not_taken_for_a_silent_hub(look: Any) -> None:

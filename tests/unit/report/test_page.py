@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelyard import report
+from modelyard.order import Outcome
 from modelyard.report import page, record, sections
 from modelyard.yard import Yard
 from modelyard.yard.runs import Run, RunState, RunStatus, StepState
@@ -146,12 +147,61 @@ def test_a_failed_training_shows_what_its_log_has(yard: Yard) -> None:
     assert "Learning rate of tuned per step" in found.text
 
 
+def test_a_failed_export_shows_how_far_it_was_off(yard: Yard) -> None:
+    build = example.Builder(yard)
+    said = {"exit_code": 65, "category": "data", "what": "the exported model does not answer as the model does"}
+    log = [{"event": "compared", "rows": 500, "max_abs": 0.25, "max_rel": 0.2, "agreement": 0.914, "tolerance": 2e-4}]
+    build.step("onnx", "export", {"model": "tuned", "parity": "reviews"}, state=StepState.FAILED, log=log, seconds=60.0, **said)
+    found = rendered(yard, build.end(RunState.FAILED, exit_code=65))
+    assert "export" in found.ids
+    for wanted in ("91.4", "0.25"):
+        assert wanted in found.text, wanted
+
+
 def test_a_running_run(yard: Yard) -> None:
     found = rendered(yard, example.running(yard))
     sealed(found)
-    assert "It was running when this was written: 1 of 3 steps finished, 1 of them reused." in found.text
+    assert "It had not ended when this was written: 1 of 3 steps finished, 1 of them reused." in found.text
     assert "from its log: the step is running and has no result" in found.text
     assert "ended" not in found.texts
+
+
+def test_attempts_of_a_step_at_work(yard: Yard) -> None:
+    run = example.running(yard)
+    run.attempt("tuned", 1).write_outcome(Outcome(exit_code=69, category="unavailable"))
+    run.new_attempt("tuned")
+    status = run.status()
+    run.write_status(status.model_copy(update={"steps": {**status.steps, "tuned": status.steps["tuned"].model_copy(update={"attempt": 2})}}))
+    assert "2 attempts: 1 unavailable, 2 running" in rendered(yard, run).text
+    run.write_status(run.status().over(RunState.STOPPED, 75, "the driver is gone"))
+    assert "2 attempts: 1 unavailable, 2 killed without a word" in rendered(yard, run).text
+
+
+def test_what_an_attempt_left_cannot_be_read(yard: Yard) -> None:
+    run = example.crashed(yard)
+    attempt = run.attempt("tuned", 1)
+    (attempt.path / "outcome.json").write_bytes(b"{")
+    (attempt.path / "samples.jsonl").mkdir()
+    attempt.add_log(b'{"event": "validated", "epoch": 1, "step": 20, "loss": NaN, "accuracy": 0.8125}\n')
+    found = rendered(yard, run)
+    assert "Missing here: tuned: how attempt 1 ended cannot be read" in found.text
+    assert "Missing here: tuned: the memory of attempt 1 cannot be read" in found.text
+    assert "0.8125" in found.text
+
+
+def test_a_page_hardly_grows_with_what_it_is_told(yard: Yard) -> None:
+    def size(count: int) -> int:
+        build = example.Builder(yard, f"run-{count}-r1")
+        model = build.artifact("model", {"model.bin": b"x"})
+        curve = example.history(steps=2 * count, epochs=count)
+        details = {"history": {**curve, "train": curve["train"][:100]}}  # a training keeps no more than some hundred points
+        build.step("tuned", "finetune", {}, made=model, details=details)
+        build.step("look", "search", {}, result={"query": {"query": "q" * count}, "found": [{"ref": "hf://o/n"}] * count})
+        told = example.release() | {"to": "t" * count, "tag": "t" * count, "revision": "r" * count, "visibility": "v" * count}
+        build.step("release", "publish", {}, state=StepState.FAILED, result=told, exit_code=70, category="bug", what="w" * count * 10)
+        return len(report.render(yard, build.end(RunState.FAILED, exit_code=70)))
+
+    assert (size(10_000) - size(1000)) / 9000 < 60, "an epoch is a point of three curves"
 
 
 def test_a_run_that_never_began(yard: Yard) -> None:
@@ -291,8 +341,7 @@ def test_samples_are_thinned_and_keep_their_peak(yard: Yard) -> None:
     samples = [{"t": 2.0 * place, "used": 1000.0 + (place == 777) * 10**9, "limit": None} for place in range(1000)]
     build.step("tuned", "finetune", {}, made=model, samples=samples)
     run = build.end()
-    step = record.collect(yard, run).step("tuned")
-    assert step
+    (step,) = record.collect(yard, run).steps
     assert len(step.samples) == record.SAMPLES
     assert max(sample.used for sample in step.samples) == 1000.0 + 10**9
     assert "peak 954 MiB" in rendered(yard, run).text

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from modelyard.errors import Corrupt, Failure, HostOom, Interrupted, Unavailable, Yielded
+from modelyard.errors import Corrupt, Failure, HostOom, Interrupted, NoSpace, Unavailable, Yielded
+from modelyard.hubs import Listing
 from modelyard.order import Order, Outcome
+from modelyard.refs import HubRef
 from modelyard.run import pipeline as module
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
 from modelyard.spec import Pipeline
-from modelyard.steps import Evaluate, Fetch, Finetune
+from modelyard.steps import STEPS, Evaluate, Fetch, Finetune, Preflight, Search
 from modelyard.yard import Action, Yard
 from modelyard.yard.runs import Attempt, Run, RunState, RunStatus, StepState
 
@@ -88,6 +90,9 @@ class Scripted:
         if end is not None:
             attempt.write_outcome(Outcome.of(end("it failed", remedy="mend it"), 1.0))
             return end.exit_code
+        if not STEPS[order.verb].model_validate(order.settings, strict=False).makes():
+            attempt.write_outcome(Outcome(exit_code=0, key=order.key, seconds=1.0, result={}))
+            return 0
         with self.yard.staging(attempt.id) as staging:
             (staging.files / "made").write_text(f"{order.verb} {sorted(order.inputs.items())} {order.settings.get('seed')}")
             artifact = self.yard.artifacts.commit(staging, kind="dataset" if order.settings.get("dataset") else KINDS[order.verb])
@@ -175,6 +180,45 @@ def test_forced_steps_run_again(clock: Clock, yard: Yard, pipeline: Pipeline) ->
     assert executor.started == ["score"]
 
 
+def test_a_forced_fetch_of_a_commit_is_fetched_again(clock: Clock, yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = tmp_path / "hub"
+    (hub / "me/small").mkdir(parents=True)
+    (hub / "me/small/model.safetensors").write_bytes(b"x")
+    monkeypatch.setattr(HubRef, "is_commit", True)
+    pipeline, settings = Pipeline("a", {"model": Fetch(model="hf://me/small")}), Settings(yard.root, {"huggingface": str(hub)})
+    starts = []
+    for number, force in enumerate(((), (), ("model",)), 1):
+        run = yard.runs.create(f"a-r{number}", {"pipeline": pipeline.to_dict()}, first_status(f"a-r{number}", pipeline))
+        assert run
+        executor = Scripted(yard)
+        Driver(run, pipeline, yard, executor, replace(settings, force=frozenset(force)), View()).drive()
+        starts.append(executor.started)
+    assert starts == [["model"], [], ["model"]]
+
+
+@pytest.mark.parametrize("by", ["signal", "request"])
+def test_the_end_may_be_asked_for_before_refs_are_resolved(
+    clock: Clock, yard: Yard, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    signals, asked = Signals(), []
+
+    def resolve(ref: object, *_: object) -> Listing:
+        asked.append(ref)
+        if by == "signal":
+            signals.stop = True
+        else:
+            yard.runs.get("run-r1").request_cancel()
+        return real(ref, *_)  # type: ignore[arg-type]
+
+    real = module.hubs.resolve
+    monkeypatch.setattr(module.hubs, "resolve", resolve)
+    executor = Scripted(yard)
+    status = drive(yard, pipeline, executor, signals)
+    assert (len(asked), executor.started) == (1, [])
+    assert (status.state, status.exit_code) == ((RunState.STOPPED, 75) if by == "signal" else (RunState.CANCELLED, 130))
+    assert set(states(status).values()) == {"skipped"}
+
+
 def test_an_action_whose_artifact_is_gone_answers_nothing(clock: Clock, yard: Yard, pipeline: Pipeline) -> None:
     status = drive(yard, pipeline, Scripted(yard))
     yard.artifacts.discard(status.steps["score"].artifact or "")
@@ -196,6 +240,23 @@ def test_a_class_that_fails_ends_the_run_and_what_runs_goes_on(clock: Clock, yar
     assert (status.state, status.exit_code) == (RunState.FAILED, HostOom.exit_code)
     assert states(status) == {"rows": "done", "base": "done", "tuned": "done", "score": "skipped", "before": "failed"}
     assert (status.steps["before"].category, status.steps["before"].what, status.steps["before"].remedy) == ("host-oom", "it failed", "mend it")
+
+
+def test_a_preflight_comes_before_what_it_is_for_and_is_never_reused(clock: Clock, yard: Yard, pipeline: Pipeline) -> None:
+    looked = Pipeline("reviews", {**pipeline.steps, "found": Search(query="x"), "ready": Preflight()})
+    executor = Scripted(yard)
+    assert drive(yard, looked, executor).state is RunState.DONE
+    assert set(executor.started[:2]) == {"found", "ready"}
+    again = Scripted(yard)
+    assert states(drive(yard, looked, again, number=2)) == {**dict.fromkeys(pipeline.steps, "reused"), "found": "done", "ready": "done"}
+    assert set(again.started) == {"found", "ready"}
+
+
+def test_after_a_preflight_that_failed_nothing_begins(clock: Clock, yard: Yard, pipeline: Pipeline) -> None:
+    executor = Scripted(yard, {"ready": [NoSpace]})
+    status = drive(yard, Pipeline("reviews", {**pipeline.steps, "ready": Preflight()}), executor, jobs=4, force=frozenset(pipeline.steps))
+    assert (status.state, status.exit_code, executor.started) == (RunState.FAILED, NoSpace.exit_code, ["ready"])
+    assert states(status) == {**dict.fromkeys(pipeline.steps, "skipped"), "ready": "failed"}
 
 
 @pytest.mark.parametrize(("failures", "ends"), [(1, "done"), (2, "done"), (3, "failed")])

@@ -24,6 +24,14 @@ def test_makers_are_found_by_what_they_made_and_how() -> None:
     assert lineage.maker("9" * 64, "fetch") is None
 
 
+def test_of_several_makers_the_runs_own_goes_first() -> None:
+    made = [action("a", "export", ONNX, model=BASE), action("b", "export", ONNX, model=TUNED)]
+    assert Lineage(made).maker(ONNX, "export") == made[0]
+    lineage = Lineage(made, own={KEYS["b"]})
+    assert lineage.maker(ONNX, "export") == made[1]
+    assert lineage.subjects(ONNX) == [ONNX, TUNED, BASE]
+
+
 def test_an_export_is_worth_what_its_model_is_and_not_the_other_way_round() -> None:
     lineage = Lineage([action("a", "export", ONNX, model=TUNED, parity=BASE), action("b", "finetune", TUNED, model=BASE)])
     assert lineage.subjects(ONNX) == [ONNX, TUNED]

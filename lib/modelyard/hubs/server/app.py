@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,6 +31,7 @@ from modelyard.hubs.server.face import upload_routes
 from modelyard.hubs.source import Source
 from modelyard.hubs.store import Store
 from modelyard.hubs.yards import YardSource, is_yard
+from modelyard.refs import RefKind
 from modelyard.yard import Yard
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def open_source(folder: Path) -> Source:
 
 def look_through(source: Store, note: Callable[[str], None]) -> None:
     """Hash what was not hashed yet, before the first client waits for it, and say which repositories cannot be served."""
-    for repo in [*source.repos("model"), *source.repos("dataset")]:
-        try:
-            source.commit(repo)
-        except Failure as failure:
-            note(f"{repo.below} cannot be served: {failure}")
+    for kind in get_args(RefKind):
+        for owner, name in source.names(kind):
+            try:
+                if repo := source.find(kind, owner, name):
+                    source.commit(repo)
+            except Failure as failure:
+                note(f"{kind} {owner}/{name} cannot be served: {failure}")
 
 
 def make_app(source: Source, secret: str | None, log: Callable[[str], None] | None = None) -> ASGIApp:
@@ -148,7 +151,7 @@ def to_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
-def _healthy(_: Request) -> Response:
+async def _healthy(_: Request) -> Response:  # not in a thread: they may all be waiting for a hash
     return JSONResponse({"status": "ok"})
 
 

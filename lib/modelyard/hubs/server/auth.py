@@ -49,7 +49,7 @@ class Auth:
 
     def knows(self, token: str | None) -> bool:
         """Whether this is the token."""
-        return self._secret is not None and token is not None and hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._secret)
+        return self._secret is not None and token is not None and hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._secret)
 
     def trusted(self, request: Request) -> bool:
         """Whether the request bears the right token."""
@@ -79,7 +79,7 @@ class Auth:
         expires, _, mark = signature.partition(".")
         if self._secret is None or not (expires.isascii() and expires.isdigit()) or len(expires) > 15:
             return False
-        return int(expires) >= self._now() and hmac.compare_digest(self._signature(text, expires).encode(), mark.encode("utf-8", "surrogateescape"))
+        return int(expires) >= self._now() and hmac.compare_digest(self._signature(text, expires).encode(), mark.encode("utf-8", "surrogatepass"))
 
     def _signature(self, text: str, expires: str) -> str:
         if self._secret is None:

@@ -6,9 +6,11 @@ place where uploads arrive. A face is thin: it reads a request, asks the source,
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -36,8 +38,14 @@ LARGE_BODY = 64 << 20
 STATUS: dict[type[Failure], int] = {Usage: 400, BadData: 400, Refused: 400, Corrupt: 422, NoInput: 404, NoSpace: 507, Unavailable: 503}
 """HTTP status of a failure, else 500. NoPermission's depends on the request: see `Auth.status`."""
 
+SILENCE = 60.0
+"""Seconds without a byte after which a client that is sending a body is taken for gone."""
+
 GONE = 499
 """For the log alone: the client went away before its body was whole."""
+
+KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
+"""The kinds, as both hubs' paths write them."""
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _BUFFER = 1 << 20
@@ -111,13 +119,35 @@ class Face:
             return self.fail(request, failure)
 
 
+def kind_of(request: Request) -> RefKind:
+    """The kind that the path names; paths of models' files name none. Raises NoInput."""
+    plural = request.path_params.get("kind", "models")
+    if plural not in KINDS:
+        raise NoInput(f"this hub has no {plural[:40]!r}", remedy="there are models and datasets")
+    return KINDS[plural]
+
+
 # --- bodies ------------------------------------------------------------------------------------------------------------------------------------
+
+
+async def chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body of a request. Raises ClientDisconnect: nothing came for a while, as when the client's machine is gone without a word."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                chunk = await anext(stream, None)
+        except TimeoutError as error:
+            raise ClientDisconnect from error
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body of a request, also one without a length. Raises Usage where it is larger than the limit."""
     data = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks(request):
         data += chunk
         if len(data) > limit:
             raise Usage("the request is too large", why=f"at most {limit} bytes are taken", remedy="send less at once")
@@ -163,14 +193,9 @@ def send(request: Request, source: Source, entry: Entry, headers: Mapping[str, s
     sent["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=sent)
-    chunks = source.open(entry, start, end - start)
-    begun = next(chunks, b"")  # before the headers are out: what cannot be opened is an answer of its own
-    return StreamingResponse(_chain(begun, chunks), status, sent)
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+    content = source.open(entry, start, end - start)
+    begun = next(content, b"")  # before the headers are out: what cannot be opened is an answer of its own
+    return StreamingResponse(itertools.chain([begun], content), status, sent)
 
 
 # --- uploads -----------------------------------------------------------------------------------------------------------------------------------
@@ -211,7 +236,7 @@ async def _receive(request: Request, source: Source, auth: Auth) -> None:
     upload = await run_in_threadpool(store.upload, sha256, int(size))
     try:
         pending = bytearray()
-        async for chunk in request.stream():
+        async for chunk in chunks(request):
             pending += chunk
             if len(pending) >= _BUFFER:
                 await run_in_threadpool(upload.write, bytes(pending))

@@ -19,10 +19,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from modelyard.errors import NoInput, NoPermission, Refused, Usage
+from modelyard.hubs import card
 from modelyard.hubs.server.auth import USER, Auth
 from modelyard.hubs.server.face import as_object, upload_address
 from modelyard.hubs.server.huggingface_files import Reading, address, answer, is_large, look_for, number, segments, taken
-from modelyard.hubs.source import Repo, Source
+from modelyard.hubs.source import BRANCH, Repo, Source
 from modelyard.refs import RefKind
 from modelyard.yard.manifest import check_paths, is_digest
 
@@ -92,9 +93,9 @@ class HuggingFace(Reading):
     def create(self, request: Request, body: bytes) -> Response:
         """Make a repository; public unless the client says otherwise."""
         asked = as_object(body)
-        kind: RefKind | None = {"model": "model", "dataset": "dataset", None: "model"}.get(asked.get("type"))  # type: ignore[assignment]
-        if kind is None:
+        if asked.get("type") not in (None, "model", "dataset"):
             raise Usage(f"this hub has no {asked['type']!r}", why="there are models and data sets", remedy="say model or dataset")
+        kind: RefKind = asked.get("type") or "model"
         owner, name = str(asked.get("organization") or USER), str(asked.get("name", ""))
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         made = {"url": address(request, Repo(kind, owner, name)), "name": f"{owner}/{name}"}
@@ -125,11 +126,14 @@ class HuggingFace(Reading):
         """Where large files are to be PUT; those that are stored already, nowhere."""
         repo = self.open_repo(request)
         asked = as_object(body)
-        if asked.get("operation") != "upload" or "basic" not in asked.get("transfers", ["basic"]):
+        transfers, objects = asked.get("transfers", ["basic"]), asked.get("objects")
+        if asked.get("operation") != "upload" or not isinstance(transfers, list) or "basic" not in transfers:
             raise Usage("only uploads by the basic transfer are taken", remedy="set HF_HUB_DISABLE_XET=1, and upload again")
+        if not isinstance(objects, list):
+            raise Usage("there are no objects in it", remedy="send oid and size of each")
         store, verify = self.source.writer(), f"{address(request, repo)}.git/info/lfs/verify"
         answers: list[dict[str, Any]] = []
-        for item in asked.get("objects", []):
+        for item in objects:
             oid, size = (str(item.get("oid")), number(str(item.get("size")), -1)) if isinstance(item, dict) else ("", -1)
             href = upload_address(request, self.auth, oid, size)
             actions = (
@@ -169,24 +173,16 @@ class HuggingFace(Reading):
         if name in self.source.branches(repo):
             return taken(name)
         look_for(request, "RevisionNotFound")
-        start = self.source.commit(repo, as_object(body or b"{}").get("startingPoint"))
+        start = self.source.commit(repo, str(as_object(body or b"{}").get("startingPoint") or BRANCH))
         return self._named(repo, name, lambda: self.source.writer().branch(repo, name, start.id))
 
     def validate(self, _: Request, body: bytes) -> Response:
         """Whether a card's front matter can be read."""
-        import yaml
-
-        text = str(as_object(body).get("content", ""))
-        parts = text.split("---", 2)
-        if not text.startswith("---") or len(parts) < 3:
-            return JSONResponse({"errors": [], "warnings": [{"message": "there is no front matter in the card"}]})
         try:
-            matter, why = yaml.safe_load(parts[1]), "it is no mapping"
-        except yaml.YAMLError as error:
-            matter, why = None, str(error)
-        if not isinstance(matter, dict):
-            return JSONResponse({"errors": [{"message": f"the front matter cannot be read: {why}"}], "warnings": []}, HTTPStatus.BAD_REQUEST)
-        return JSONResponse({"errors": [], "warnings": []})
+            found = card.front_matter(str(as_object(body).get("content", "")))
+        except Usage as failure:
+            return JSONResponse({"errors": [{"message": str(failure)}], "warnings": []}, HTTPStatus.BAD_REQUEST)
+        return JSONResponse({"errors": [], "warnings": [] if found is not None else [{"message": "there is no front matter in the card"}]})
 
     def xet(self, request: Request) -> Response:
         """Lead a Xet client to the address that says what to do."""

@@ -21,15 +21,13 @@ from starlette.responses import JSONResponse, Response
 
 from modelyard.errors import BadData, Corrupt, Failure, NoInput, NoPermission, Refused, Usage
 from modelyard.hubs.server.auth import USER, Auth
-from modelyard.hubs.server.face import Face, as_object, send
+from modelyard.hubs.server.face import Face, as_object, kind_of, send
 from modelyard.hubs.source import Commit, Entry, Repo, Source
-from modelyard.refs import RefKind
 
 LARGE = 64 << 10
 PAGE = 1000
 """Entries of a page of files, or of repositories."""
 
-_KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".onnx.data", ".parquet", ".arrow", ".npz", ".h5", ".gz", ".zip", ".tar", ".gguf")
 _SORTS: dict[str, Callable[[Repo], Any]] = {
     "downloads": lambda repo: repo.downloads,
@@ -51,14 +49,14 @@ class Reading(Face):
     def search(self, request: Request) -> Response:
         """Repositories by words, owner, task and tags; a page of them."""
         asked = request.query_params
-        words, filters = asked.get("search", "").casefold().split(), {value.casefold() for value in asked.getlist("filter")}
+        filters = {value.casefold() for value in asked.getlist("filter")}
         author, task, sort = asked.get("author"), asked.get("pipeline_tag"), asked.get("sort", "downloads")
         if sort not in _SORTS:
             raise Usage(f"{sort!r} is nothing to sort by", remedy=f"sort by one of {', '.join(_SORTS)}")
         found = [
             repo
             for repo in self.listed(request, kind_of(request))
-            if all(word in f"{repo.id} {repo.task or ''} {repo.description}".casefold() for word in words)
+            if repo.matches(asked.get("search", ""))
             and author in (None, repo.owner)
             and task in (None, repo.task)
             and filters <= set(_tags(repo))
@@ -108,7 +106,7 @@ class Reading(Face):
         repo, commit = self.open_commit(request)
         path = "/".join(segments(request)[6:])
         below = f"{path.strip('/')}/" if path.strip("/") else ""
-        files = [entry for entry in commit.files if entry.path.startswith(below)]
+        files = commit.below(path.strip("/"))
         if not files and below:
             raise NoInput(f"there is no folder {path!r}", where=repo.id, remedy="list the files")
         recursive = _flag(request, "recursive")
@@ -137,11 +135,10 @@ class Reading(Face):
         json_body = request.headers.get("content-type", "").startswith("application/json")
         asked = as_object(body).get("paths", []) if json_body else parse_qs(body.decode("utf-8", "replace")).get("paths", [])
         found: list[dict[str, Any]] = []
-        for path in asked if isinstance(asked, list) else [asked]:
-            name = str(path).strip("/")
+        for name in dict.fromkeys(str(path).strip("/") for path in (asked if isinstance(asked, list) else [asked])):
             if entry := commit.find(name):
                 found.append(self._file(entry))
-            elif any(entry.path.startswith(f"{name}/") for entry in commit.files):
+            elif name and commit.below(name):
                 found.append(_folder(commit, name))
         return JSONResponse(found)
 
@@ -269,7 +266,7 @@ def address(request: Request, repo: Repo) -> str:
 
 def _folder(commit: Commit, path: str) -> dict[str, Any]:
     """A folder. Its oid names the content below it, as git's would, but is none that git gives."""
-    below = [[entry.path, entry.sha256] for entry in commit.files if entry.path.startswith(f"{path}/")]
+    below = [[entry.path, entry.sha256] for entry in commit.below(path)]
     return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha256(json.dumps(below).encode()).hexdigest()[:40]}
 
 
@@ -284,14 +281,6 @@ def _date(iso: str) -> str | None:
 
 
 # --- questions --------------------------------------------------------------------------------------------------------------------------------------
-
-
-def kind_of(request: Request) -> RefKind:
-    """The kind that the path names; files of models have none in theirs."""
-    plural = request.path_params.get("kind", "models")
-    if plural not in _KINDS:
-        raise NoInput(f"this hub has no {plural}", remedy="there are models and datasets")
-    return _KINDS[plural]
 
 
 def segments(request: Request) -> list[str]:

@@ -17,22 +17,21 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from email import message_from_bytes
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from modelyard.errors import BadData, Corrupt, Failure, NoInput, NoPermission, NoSpace, Refused, Unavailable, Usage
+from modelyard.errors import Corrupt, Failure, NoInput, NoPermission, NoSpace, Refused, Usage
 from modelyard.hubs.server.auth import COOKIE, USER, Auth
-from modelyard.hubs.server.face import Face, as_object, send, upload_address
+from modelyard.hubs.server.face import Face, as_object, kind_of, send, upload_address
 from modelyard.hubs.source import BRANCH, Commit, Entry, Repo, Source
 from modelyard.refs import RefKind
 from modelyard.yard.manifest import MAX_FILES
 
 BRANCH_HERE = "master"
-KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
 
 MAX_PAGE = 1000
 MAX_OBJECTS = 1000
@@ -95,7 +94,7 @@ class _ModelScope(Face):
 
     def search(self, request: Request) -> Response:
         """Repositories by words, owner, task and licence; one page of them."""
-        kind, query = _kind(request), request.query_params
+        kind, query = kind_of(request), request.query_params
         for key in query:
             if key.startswith("filter.") and key.removeprefix("filter.") not in _FILTERS:
                 raise Usage(f"{key!r} is no filter of this hub", remedy=f"known are {', '.join(_FILTERS)}")
@@ -111,7 +110,7 @@ class _ModelScope(Face):
 
     def list_all(self, request: Request) -> Response:
         """The older listing: by owner alone."""
-        kind, query = _kind(request), request.query_params
+        kind, query = kind_of(request), request.query_params
         found = [repo for repo in self.listed(request, kind) if _matches(repo, {"owner": query.get("owner", "")})]
         page, size = _number(query, "PageNumber", 1, MAX_FILES), _number(query, "PageSize", 50, MAX_PAGE)
         shown = [_legacy(repo) for repo in found[(page - 1) * size : page * size]]
@@ -142,7 +141,9 @@ class _ModelScope(Face):
         query = request.query_params
         commit = self._commit(request, self._repo(request))
         root = query.get("Root", "").strip("/")
-        entries: list[Entry | str] = list(_below(commit, root))
+        entries: list[Entry | str] = list(commit.below(root))
+        if root and not entries:
+            raise NoInput(f"there is no folder {root[:200]!r}", remedy="list the files")
         if query.get("Recursive", "False").lower() != "true":
             entries = _level(entries, root)
         if "PageNumber" in query:
@@ -166,7 +167,7 @@ class _ModelScope(Face):
 
     def create(self, request: Request, body: bytes) -> Response:
         """Make a repository: models are described in JSON, data sets in a form."""
-        kind = _kind(request)
+        kind = kind_of(request)
         form = request.headers.get("content-type", "")
         given = _form(form, body) if form.startswith("multipart/") else as_object(body)
         owner, name = _text(given, "Path" if "Path" in given else "Owner"), _text(given, "Name")
@@ -237,11 +238,11 @@ class _ModelScope(Face):
     # --- shared ----------------------------------------------------------------------------------------------------------------------------
 
     def _repo(self, request: Request) -> Repo:
-        return self.readable(request, _kind(request), request.path_params["owner"], request.path_params["name"])
+        return self.readable(request, kind_of(request), request.path_params["owner"], request.path_params["name"])
 
     def _shown(self, request: Request) -> Repo:
         """A repository whose description may be shown: a gated one's may."""
-        repo = self.source.repo(_kind(request), request.path_params["owner"], request.path_params["name"])
+        repo = self.source.repo(kind_of(request), request.path_params["owner"], request.path_params["name"])
         if repo.private:
             self.auth.check_read(request, repo)
         return repo
@@ -250,10 +251,6 @@ class _ModelScope(Face):
         return self.source.commit(repo, request.query_params.get("Revision") or None)
 
     def _meta(self, repo: Repo) -> dict[str, Any]:
-        try:
-            size = self.source.size(repo)
-        except (Refused, Corrupt, BadData, NoInput, Unavailable, NoPermission):
-            size = 0  # what is wrong with its files is said when they are asked for
         return {
             "id": repo.id,
             "display_name": repo.name,
@@ -268,23 +265,16 @@ class _ModelScope(Face):
             "private": repo.private,
             "gated": repo.gated,
             "login_required": repo.guarded,
-            "file_size": size,
+            "file_size": self.source.size(repo) or 0,
         }
 
 
 # --- requests ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _kind(request: Request) -> RefKind:
-    if kind := KINDS.get(request.path_params["kind"]):
-        return kind
-    raise NoInput(f"there are no {request.path_params['kind'][:40]!r} here", remedy="ask for models or datasets")
-
-
 def _matches(repo: Repo, query: Mapping[str, str]) -> bool:
-    text = f"{repo.id} {repo.task or ''} {repo.description}".casefold()
     return (
-        all(word in text for word in query.get("search", "").casefold().split())
+        repo.matches(query.get("search", ""))
         and query.get("owner", "").casefold() in ("", repo.owner.casefold())
         and query.get("filter.task", "").casefold() in ("", repo.task or "")
         and query.get("filter.license", "").casefold() in ("", repo.licence or "")
@@ -378,16 +368,6 @@ def _legacy(repo: Repo) -> dict[str, Any]:
         "Tags": [],
         "ProtectedMode": 1 if repo.gated else 2,
     }
-
-
-def _below(commit: Commit, root: str) -> tuple[Entry, ...]:
-    if not root:
-        return commit.files
-    return tuple(entry for entry in commit.files if entry.path.startswith(f"{root}/")) or _nothing(root)
-
-
-def _nothing(root: str) -> NoReturn:
-    raise NoInput(f"there is no folder {root[:200]!r}", remedy="list the files")
 
 
 def _level(entries: list[Entry | str], root: str) -> list[Entry | str]:
