@@ -35,8 +35,8 @@ demo: setup ## a sentiment model's whole life on this machine: search to publish
 
 test: setup browser ## unit tests (no network, no torch, no real time), hubs by their real clients, the steps on CPU, the report in a browser
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/unit
-	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/hubs
-	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/steps
+	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/hubs
+	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/steps
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/browser
 
 test-all: setup browser ## every test, the slow ones too
