@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def fetch(
 
     kind: of what a path holds ("model" unless given); a hub's ref says that itself. yard, hubs: where modelyard.toml and the environment say,
     unless given. trust: as of a fetch step. fresh: fail rather than use what the ref stood for last, where its hub does not answer.
-    A commit that is known is not asked for again. Raises the failures of `modelyard.errors`.
+    A commit that is known is not asked for again. Where a hub does not answer, a warning says that it is what the ref stood for last.
+    Raises the failures of `modelyard.errors`.
     """
     settings, parsed = config.load(), refs.parse(ref)
     opened, where = Yard.open(yard or settings.yard), settings.hubs if hubs is None else hubs
@@ -48,13 +50,16 @@ def fetch(
     last = opened.known(last_key(ref, trust)) if isinstance(parsed, refs.HubRef) else None  # a path is another one in another folder
     if last and isinstance(parsed, refs.HubRef) and parsed.is_commit:
         return opened.artifacts.get(last.artifact)
+    offline = os.environ.get(OFFLINE) == "1" and isinstance(parsed, refs.HubRef)
     try:
-        if os.environ.get(OFFLINE) == "1" and isinstance(parsed, refs.HubRef):
+        if offline:
             raise Unavailable(f"{OFFLINE} is set", where=ref, remedy=f"unset {OFFLINE} to ask the hub")
         listing = resolve(parsed, wanted, where)
-    except Unavailable:
+    except Unavailable as failure:
         if last is None or fresh:
             raise
+        if not offline:
+            warnings.warn(f"{ref}: the hub did not answer ({failure.what}); this is what it stood for at {last.at}", stacklevel=2)
         return opened.artifacts.get(last.artifact)
     artifact = _obtain(opened, listing, select(listing, trust), where)
     if isinstance(parsed, refs.HubRef):
