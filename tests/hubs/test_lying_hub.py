@@ -242,6 +242,12 @@ def test_a_file_that_changed_after_it_was_listed(place: Place, hub: LyingHub, ch
     place.fails(hub, Corrupt)
 
 
+@pytest.mark.parametrize("status", [412, 422])
+def test_a_file_that_the_hub_says_has_changed(place: Place, hub: LyingHub, status: int) -> None:
+    hub.lie = only("file", lambda handler: handler.json({"Message": "it changed", "error": "it changed"}, status))
+    place.fails(hub, Corrupt, match="not what was listed any more")
+
+
 def test_a_file_that_went_after_it_was_listed(place: Place, hub: LyingHub) -> None:
     hub.listed = [Listed("model.safetensors", len(MODEL), HASH)]
     del hub.files["model.safetensors"]

@@ -33,6 +33,8 @@ EMPTY_EVERY = 0.5
 """Seconds without a byte after which an empty chunk says so: who reads may want to stop."""
 
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_CHANGED = frozenset({412, 422})
+"""What a hub says of a file that it listed, and that is another one by now."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -174,7 +176,11 @@ class Http:
             text = b""
             with suppress(AgainError), broken(where):
                 text = response.read1(_EXCERPT)
-            raise self.failed(response.status, text.decode("utf-8", "replace"), where, response.headers.get("X-Error-Code", ""))
+            failure = self.failed(response.status, text.decode("utf-8", "replace"), where, response.headers.get("X-Error-Code", ""))
+            if response.status in _CHANGED:
+                why = failure.why
+                raise Corrupt("it is not what was listed any more", where=where, why=why, remedy="run again: the ref is resolved anew")
+            raise failure
         first, length = 0, response.length_remaining
         if response.status == 206:
             match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
