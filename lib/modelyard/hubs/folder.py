@@ -74,7 +74,7 @@ class PathHub:
         path = Path(os.path.abspath(ref.path))
         with local.failures(str(ref)):
             if not path.exists():
-                names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+                names = sorted(entry.name for entry in path.parent.iterdir() if entry.name[0] != ".") if path.parent.is_dir() else []
                 raise NoInput(f"{ref} does not exist", where=str(path), remedy=suggest(path.name, names) if names else "correct the path")
             found = path.stat()
             if stat.S_ISDIR(found.st_mode):

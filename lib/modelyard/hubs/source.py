@@ -135,10 +135,6 @@ class Source(Protocol):
         """Bytes of the default branch's files, without hashing them; None where they cannot be served, which is said when they are asked for."""
         ...
 
-    def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The file's bytes from `offset` on, `length` of them at most. Raises Corrupt when it is not the committed file any more."""
-        ...
-
     def count(self, repo: Repo) -> None:
         """Note one more download."""
         ...
@@ -149,7 +145,7 @@ class Source(Protocol):
 
 
 def read(entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-    """What `Source.open` gives, for every source whose files lie in folders."""
+    """The file's bytes from `offset` on, `length` of them at most. Raises Corrupt when it is not the committed file any more."""
     as_listed = HubFile(entry.path, entry.size, None if entry.version else entry.sha256, entry.version or "")
     left = entry.size - offset if length is None else length
     for chunk in local.read_file(entry.top, entry.below, entry.path, as_listed, offset):

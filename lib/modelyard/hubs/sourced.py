@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from modelyard.errors import Corrupt, NoInput, Refused, Usage, suggest
+from modelyard.hubs import source
 from modelyard.hubs.hub import OF_THE_HUB, Access, Found, Query
 from modelyard.hubs.listing import HubFile, Listing
 from modelyard.hubs.source import DEFAULTS, Repo, Source
@@ -40,7 +41,7 @@ class SourceHub:
         entry = self._source.commit(self._repo(ref), listing.revision).find(file.path)
         if entry is None or (entry.size, entry.sha256) != (file.size, file.sha256):
             raise Corrupt(f"{file.path!r} is not what was listed", where=str(ref), remedy="run again: the ref is resolved anew")
-        return self._source.open(entry, offset)
+        return source.read(entry, offset)
 
     def search(self, query: Query) -> list[Found]:
         """See `Hub`."""

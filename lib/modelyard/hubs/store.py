@@ -21,7 +21,7 @@ import secrets
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -193,10 +193,6 @@ class Store:
             folder = self._folder(repo)
             return sum(file.size for file in local.list_files(folder, repo.id)) if folder else 0
         return None
-
-    def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """See `Source`."""
-        return source.read(entry, offset, length)
 
     def count(self, repo: Repo) -> None:
         """See `Source`."""
@@ -375,7 +371,7 @@ class Store:
             if not isinstance(at, str):
                 return _small(self.root / below / path)
             entry = self._tree(below, at).find(path)
-            return b"".join(self.open(entry)) if entry and entry.size <= card.LARGEST else None
+            return b"".join(source.read(entry)) if entry and entry.size <= card.LARGEST else None
 
         return card.read(small)
 
@@ -449,7 +445,7 @@ class Store:
         first = self._first(repo)
         for entry in first.files:
             if not self.has_blob(entry.sha256, entry.size):
-                self.put_blob(self.open(entry), entry.sha256, entry.size)
+                self.put_blob(source.read(entry), entry.sha256, entry.size)
         listed = tuple((entry.path, entry.size, entry.sha256) for entry in first.files)
         store(self._place(repo) / "commits" / f"{first.id}.json", _Tree(files=listed, message=first.message, at=first.at, parent=None))
         fresh = State(created=first.at, updated=first.at)

@@ -10,7 +10,7 @@ alias points to it any more. Bytes are read where the yard keeps them; sizes are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -115,10 +115,6 @@ class YardSource:
             return self._shown(self._aliases(repo.kind, repo.name)).size
         return None
 
-    def open(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """See `Source`."""
-        return source.read(entry, offset, length)
-
     def count(self, repo: Repo) -> None:
         """See `Source`."""
         self._downloads[repo.below] += 1
@@ -148,6 +144,6 @@ class YardSource:
     def _card(self, commit: Commit) -> card.Card:
         def small(path: str) -> bytes | None:
             entry = commit.find(path)
-            return b"".join(self.open(entry)) if entry and entry.size <= card.LARGEST else None
+            return b"".join(source.read(entry)) if entry and entry.size <= card.LARGEST else None
 
         return card.read(small)

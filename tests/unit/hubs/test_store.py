@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import Corrupt, NoInput, NoSpace, Refused, Usage
+from modelyard.hubs import source
 from modelyard.hubs.blobs import LEFTOVER_AGE
 from modelyard.hubs.source import Repo
 from modelyard.hubs.store import Store
@@ -62,7 +63,7 @@ def change(store, repo, adds, deletes=(), branch=None, **more):
 
 
 def tree(store, commit):
-    return {entry.path: b"".join(store.open(entry)) for entry in commit.files}
+    return {entry.path: b"".join(source.read(entry)) for entry in commit.files}
 
 
 # --- folders that people made ------------------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def test_a_file_that_changed_under_a_commit_is_corrupt(store, root, bert):
     (root / "acme/bert/config.json").write_bytes(b"[]")
     os.utime(root / "acme/bert/config.json", ns=(1, 1))
     with pytest.raises(Corrupt):
-        list(store.open(entry))
+        list(source.read(entry))
 
 
 def test_sha256sums_are_checked(root, bert):
@@ -313,14 +314,14 @@ def test_uploads_that_never_ended_are_swept_by_age(store, root):
 
 @pytest.mark.parametrize(("offset", "length", "expected"), [(0, None, b"weights"), (3, None, b"ghts"), (2, 3, b"igh"), (7, None, b""), (0, 0, b"")])
 def test_parts_of_files(store, bert, offset, length, expected):
-    assert b"".join(store.open(store.commit(bert).find("model.safetensors"), offset, length)) == expected
+    assert b"".join(source.read(store.commit(bert).find("model.safetensors"), offset, length)) == expected
 
 
 def test_content_that_was_cut_on_the_disk_is_corrupt(store, root, mine):
     entry = change(store, mine, {"a": b"content"}).files[0]
     (root / ".modelyard/blobs" / entry.sha256).write_bytes(b"cont")
     with pytest.raises(Corrupt):
-        list(store.open(entry))
+        list(source.read(entry))
 
 
 # --- several writers, and faults ---------------------------------------------------------------------------------------------------------------
@@ -374,7 +375,7 @@ def check(root, told):
     for repo in store.repos("model"):
         for commit in {*store.branches(repo).values(), *store.tags(repo).values()}:
             for entry in store.commit(repo, commit).files:
-                assert sha(b"".join(store.open(entry))) == entry.sha256
+                assert sha(b"".join(source.read(entry))) == entry.sha256
     if "first" in told:
         assert tree(store, store.commit(bert, told["first"])) == MODEL
     if "bert" in told:

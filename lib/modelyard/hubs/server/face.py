@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from modelyard.errors import BadData, Corrupt, Failure, NoInput, NoPermission, NoSpace, Refused, Unavailable, Usage
 from modelyard.hubs.server.auth import Auth
-from modelyard.hubs.source import Entry, Repo, Source
+from modelyard.hubs.source import Entry, Repo, Source, read
 from modelyard.hubs.store import Store
 from modelyard.refs import RefKind
 from modelyard.yard.manifest import is_digest
@@ -168,7 +168,7 @@ def as_object(data: bytes) -> dict[str, Any]:
 # --- files -------------------------------------------------------------------------------------------------------------------------------------
 
 
-def send(request: Request, source: Source, entry: Entry, headers: Mapping[str, str]) -> Response:
+def send(request: Request, entry: Entry, headers: Mapping[str, str]) -> Response:
     """A file, or the one range of it that is asked for. headers: further ones; `etag` among them, in quotes, is what If-Range is compared with.
 
     Several ranges at once are answered with the whole file, which HTTP allows.
@@ -193,7 +193,7 @@ def send(request: Request, source: Source, entry: Entry, headers: Mapping[str, s
     sent["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=sent)
-    content = source.open(entry, start, end - start)
+    content = read(entry, start, end - start)
     begun = next(content, b"")  # before the headers are out: what cannot be opened is an answer of its own
     return StreamingResponse(itertools.chain([begun], content), status, sent)
 

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from modelyard.errors import BadData, Corrupt, Failure, NoInput, NoPermission, Refused, Usage
 from modelyard.hubs.server.auth import USER, Auth
 from modelyard.hubs.server.face import Face, as_object, kind_of, send
-from modelyard.hubs.source import Commit, Entry, Repo, Source
+from modelyard.hubs.source import Commit, Entry, Repo, Source, read
 
 LARGE = 64 << 10
 PAGE = 1000
@@ -156,7 +156,7 @@ class Reading(Face):
             headers |= {"x-linked-etag": headers["etag"], "x-linked-size": str(entry.size)}
         if request.method == "GET" and entry is commit.files[0]:
             self.source.count(repo)  # once per download of a repository, however many files it has
-        return send(request, self.source, entry, headers)
+        return send(request, entry, headers)
 
     # --- parts of answers ----------------------------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Reading(Face):
         return lru_cache(1 << 17)(self._hash_git)
 
     def _hash_git(self, entry: Entry) -> str:
-        return _git(b"".join(self.source.open(entry)))
+        return _git(b"".join(read(entry)))
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------------------------------------

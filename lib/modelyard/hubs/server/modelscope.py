@@ -161,7 +161,7 @@ class _ModelScope(Face):
             raise NoInput(f"{repo.id} has no file {path!r}", where=f"revision {commit.id}", remedy="list the files")
         if request.method == "GET" and entry is commit.files[0]:
             self.source.count(repo)
-        return send(request, self.source, entry, {"etag": f'"{entry.sha256}"', "x-linked-etag": entry.sha256, "x-repo-commit": commit.id})
+        return send(request, entry, {"etag": f'"{entry.sha256}"', "x-linked-etag": entry.sha256, "x-repo-commit": commit.id})
 
     # --- writing ---------------------------------------------------------------------------------------------------------------------------
 
