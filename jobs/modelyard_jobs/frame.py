@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modelyard import keys
-from modelyard.devices import CPU, VENDORS, Vendor, parse_use, probe
+from modelyard.devices import CPU, Vendor, parse_use, probe, vendor_of
 from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
 from modelyard.hubs.credentials import VARIABLES, redact_all
 from modelyard.order import Order, Outcome, termination_message
@@ -67,7 +67,8 @@ def main(argv: list[str]) -> int:
     order = Order.model_validate_json(arguments.order.read_bytes(), strict=False)
     try:
         yard = Yard.open(arguments.yard)
-        attempt = yard.runs.get(order.run).attempt(order.step, order.attempt)
+        attempt = _attempt(yard, order)
+        order = order.model_copy(update={"attempt": attempt.number})
     except Failure as failure:  # there is no attempt to write it to
         sys.stderr.write(f"{failure}\n")
         return _end(Outcome.of(failure, 0.0, order.key))
@@ -75,6 +76,12 @@ def main(argv: list[str]) -> int:
     outcome = Outcome.model_validate(redact_all(outcome.model_dump(mode="json")))  # whatever a library or a server has put into its words
     attempt.write_outcome(outcome)
     return _end(outcome)
+
+
+def _attempt(yard: Yard, order: Order) -> Attempt:
+    """The attempt that the order is for; the next one where nobody has counted it yet."""
+    run = yard.runs.get(order.run)
+    return run.new_attempt(order.step) if order.attempt is None else run.attempt(order.step, order.attempt)
 
 
 def _end(outcome: Outcome) -> int:
@@ -135,7 +142,7 @@ class Frame:
 
     def _look_back(self) -> None:
         """What earlier attempts of this run say about one more."""
-        earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.order.attempt]
+        earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.attempt.number]
         if limit := self.order.resources.time_limit:
             spent = sum(attempt.seconds() for attempt in earlier)
             self.deadline = self.began + limit - spent
@@ -160,7 +167,7 @@ class Frame:
         asked = self.order.resources
         if not asked.gpus:
             return CPU
-        vendor = VENDORS[asked.accelerator]
+        vendor = vendor_of(asked.accelerator)
         seen = probe(vendor)
         return vendor if seen.count >= asked.gpus else self._without(vendor, f"{seen.count} of {asked.gpus} are there: {seen.evidence}")
 

@@ -1,7 +1,7 @@
 """What is in force outside the pipeline: where steps run, the yard, and where hubs are.
 
 A value comes from, in rising order: the default (a hub's is the address that its own SDK would use, `MODELSCOPE_ENDPOINT`, `HF_ENDPOINT`),
-`modelyard.toml` (the nearest one, searched upward from the current folder), the environment (`MODELYARD_ON`, `MODELYARD_YARD`,
+`modelyard.toml` (the nearest one, searched upward from the current folder), the environment (`MODELYARD_ON`, `MODELYARD_YARD`, …,
 `MODELYARD_HUBS_MODELSCOPE`, `MODELYARD_HUBS_HUGGINGFACE`), an option. Each knows which of them it was.
 Relative folders count from the file that names them, elsewhere from the current folder. None of this is part of the key of a result.
 """
@@ -22,14 +22,32 @@ PREFIX = "MODELYARD_"
 
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
-    {"on": "local", "yard": "./.yard", "hubs.modelscope": "https://modelscope.cn", "hubs.huggingface": "https://huggingface.co"}
+    {
+        "on": "local",
+        "yard": "./.yard",
+        "namespace": "",
+        "context": "",
+        "image": "modelyard",
+        "secret": "modelyard-tokens",
+        "pull_secret": "",
+        "queue": "",
+        "hubs.modelscope": "https://modelscope.cn",
+        "hubs.huggingface": "https://huggingface.co",
+    }
 )
-"""What can be set, with its default. All but `on` are folders; a hub may be the address of a server too."""
+"""What can be set, with its default. yard: a folder, on a cluster the name of a claim. namespace, context: empty for what kubectl would take.
+image: repository:version, of which `-light` and `-cuda` exist; without a version it is this one's. secret: the Secret with the hubs'
+tokens (keys `modelscope`, `huggingface`). queue: for pipelines that name none. hubs: a folder, or the address of a server."""
+
+CLAIM = "modelyard"
+"""The claim that is the yard on a cluster, unless told otherwise."""
 
 ENDPOINTS: Mapping[str, str] = MappingProxyType({"hubs.modelscope": "MODELSCOPE_ENDPOINT", "hubs.huggingface": "HF_ENDPOINT"})
 """The variables of the hubs' own SDKs."""
 
-PLACES = ("local",)
+PLACES = ("local", "kubernetes")
+_WORDS = frozenset({"on", "namespace", "context", "image", "secret", "pull_secret", "queue"})
+_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -47,10 +65,19 @@ class Config:
 
     values: Mapping[str, Value]
 
+    def __getitem__(self, name: str) -> str:
+        """The text of a setting; empty where it has none."""
+        return self.values[name].text or ""
+
+    @property
+    def remote(self) -> bool:
+        """Whether steps run on a cluster; the yard is a claim there then."""
+        return self["on"] == "kubernetes"
+
     @property
     def yard(self) -> Path:
-        """The yard's folder, absolute."""
-        return Path(self.values["yard"].text or "")
+        """The yard's folder, absolute, where steps run on this machine."""
+        return Path(self["yard"])
 
     @property
     def hubs(self) -> dict[str, str]:
@@ -67,20 +94,24 @@ def load(options: Mapping[str, str | None] | None = None, *, environ: Mapping[st
     environ = os.environ if environ is None else environ
     folder = folder or Path.cwd()
     values = {name: _value(name, text, "default", folder) for name, text in SETTINGS.items()}
+    as_written: dict[str, Value] = {"yard": Value(CLAIM, "default")}
     for name, variable in ENDPOINTS.items():
         if address := environ.get(variable):
             values[name] = _value(name, address if _ADDRESS.match(address) else f"https://{address}", variable, folder)
     file = next((parent / FILE for parent in (folder, *folder.parents) if (parent / FILE).is_file()), None)
     if file:
-        values |= {name: _value(name, text, str(file), file.parent) for name, text in _read(file)}
+        for name, text in _read(file):
+            values[name], as_written[name] = _value(name, text, str(file), file.parent), Value(text, str(file))
     for name in SETTINGS:
         variable = PREFIX + name.replace(".", "_").upper()
-        for text, source in ((environ.get(variable), variable), ((options or {}).get(name), f"--{name}")):
-            if text:
-                values[name] = _value(name, text, source, folder)
+        for given, source in ((environ.get(variable), variable), ((options or {}).get(name), f"--{name}")):
+            if given:
+                values[name], as_written[name] = _value(name, given, source, folder), Value(given, source)
     on = values["on"]
     if on.text not in PLACES:
         raise Usage(f"on = {on.text!r} is no place to run", where=on.source, remedy=suggest(on.text or "", PLACES))
+    if on.text == "kubernetes":
+        values["yard"] = _claim(as_written["yard"])
     for name, value in values.items():
         if name.startswith("hubs."):
             check_hub(value.text or "", f"{value.source}: {name}")
@@ -94,8 +125,15 @@ def check_hub(text: str, where: str) -> None:
         raise Usage("the hub's address holds a name, a password or a query", where=where, remedy=remedy)
 
 
+def _claim(yard: Value) -> Value:
+    if not _CLAIM.fullmatch(yard.text or ""):
+        remedy = f"--yard {CLAIM}, the name of a PersistentVolumeClaim; `modelyard yard create` makes one"
+        raise Usage(f"the yard {yard.text!r} is no claim, and on a cluster it has to be one", where=yard.source, remedy=remedy)
+    return yard
+
+
 def _value(name: str, text: str | None, source: str, base: Path) -> Value:
-    if text is None or name == "on" or (name.startswith("hubs.") and _ADDRESS.match(text)):
+    if text is None or name in _WORDS or (name.startswith("hubs.") and _ADDRESS.match(text)):
         return Value(text, source)
     return Value(os.path.normpath(base.absolute() / Path(text).expanduser()), source)
 

@@ -17,22 +17,27 @@ from modelyard.steps import STEPS, Resources, Step
 class Order(BaseModel):
     """One attempt at one step.
 
-    inputs: field -> digest of the artifact. listing: for a fetch, what the ref resolved to. forced: do it again although the result is known.
+    attempt: None until the attempt begins, where the one who executes it counts the attempts. inputs: field -> digest of the artifact.
+    refs: field -> ref, for inputs that the frame itself has to fetch. key: empty where only the frame can know it.
+    listing: for a fetch, what the ref resolved to; None where the frame resolves it. forced: do it again although the result is known.
+    pipeline: the whole of it, where whoever drives the run does not see the yard, so that the run can be written down there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     step: str
-    attempt: int
+    attempt: int | None = None
     verb: str
     settings: dict[str, Any]
     resources: Resources
     inputs: dict[str, str] = {}
-    key: str
+    refs: dict[str, str] = {}
+    key: str = ""
     forced: bool = False
     listing: dict[str, Any] | None = None
     hubs: dict[str, str] = {}
+    pipeline: dict[str, Any] | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -71,6 +76,7 @@ class Outcome(Ending):
     exit_code: int
     category: str = "ok"
     seconds: float = 0.0
+    attempt: int = 0
     reused: bool = False
     result: dict[str, Any] | None = None
 

@@ -6,6 +6,7 @@ that step itself. Settings that are not named in `neutral` affect the result and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from operator import attrgetter
@@ -32,17 +33,37 @@ class Reuse(StrEnum):
     EFFECT = "effect"  # changes something outside the yard
 
 
+def _accelerator(value: str) -> str:
+    if not _ACCELERATOR.fullmatch(value):
+        message = f"{value!r} is no accelerator; known are nvidia, nvidia-mig:1g.10gb, amd, intel, ascend, none"
+        raise PydanticCustomError("accelerator", "{message}", {"message": message})
+    return value
+
+
+_ACCELERATOR = re.compile(r"nvidia|nvidia-mig:[1-9]g\.[0-9]+gb|amd|intel|ascend|none")
+Accelerator = Annotated[str, AfterValidator(_accelerator)]
+
+
 class Resources(BaseModel):
     """What a step that computes asks of a machine. Never part of the key of a result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     gpus: int = Field(0, ge=0, le=64, description="accelerators for one step; 0 computes on the CPU")
-    accelerator: Literal["nvidia"] = Field("nvidia", description="vendor of the accelerators")
+    accelerator: Accelerator = Field("nvidia", description="vendor of the accelerators: nvidia, nvidia-mig:1g.10gb, amd, intel, ascend, none")
+    gpu_model: str | None = Field(
+        None, min_length=1, description="only accelerators of this model, by the label of its nodes, such as NVIDIA-H100-80GB-HBM3"
+    )
     fallback: Literal["cpu"] | None = Field(None, description="`cpu`: compute on the CPU where no accelerator is usable, and say so")
-    cpu: int | None = Field(None, ge=1, description="CPU cores, and threads of a step; default: what the process may use")
+    cpu: int | None = Field(None, ge=1, description="CPU cores, and threads of a step; default: what the process may use, on a cluster by the step")
     memory: Memory | None = Field(None, description="memory of a step, such as 16Gi; a limit on a cluster, not enforced on a laptop")
+    shm: Memory | None = Field(None, description="shared memory of a step on a cluster, such as 2Gi; part of its memory")
     time_limit: Seconds | None = Field(None, description="running time of a step, summed over its attempts, such as 2h")
+    pending_limit: Seconds | None = Field(None, description="how long a step may wait for a place on a cluster, such as 30m")
+    priority: str | None = Field(None, min_length=1, description="priority class of a step's pods on a cluster")
+    queue: str | None = Field(None, min_length=1, description="queue that a step's Jobs are put into on a cluster (Kueue's LocalQueue)")
+    tolerations: tuple[dict[str, Any], ...] = Field((), strict=False, description="further tolerations of a step's pods, as Kubernetes writes them")
+    overlay: dict[str, Any] | None = Field(None, description="a strategic merge patch over the pod of a step, for what has no setting")
 
     def under(self, own: Resources | None) -> Resources:
         """These resources with what `own` sets in their place."""

@@ -19,11 +19,13 @@ from modelyard.errors import Usage
 from modelyard.spec import explain
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_FILES_ONLY = frozenset({"resources", "gate", "tolerations", "overlay"})
+"""Settings that have settings of their own: they are written in a file."""
 
 
 def options(model: type[BaseModel]) -> list[click.Option]:
-    """The options of every setting of a step, or of Resources, in their order; a step's `resources` are options of their own, a gate is for files."""
-    return [_option(name, info) for name, info in model.model_fields.items() if name not in ("resources", "gate")]
+    """The options of every setting of a step, or of Resources, in their order; a step's `resources` are options of their own."""
+    return [_option(name, info) for name, info in model.model_fields.items() if name not in _FILES_ONLY]
 
 
 def build(model: type[_Model], given: Mapping[str, Any], where: str) -> _Model:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from modelyard.yard import Yard
 
 
+_SETTINGS = ("yard", "on", "namespace", "context")
+"""Settings that every such command has an option for."""
+
+
 @dataclass(frozen=True)
 class Session:
     """One call of a command."""
@@ -45,8 +49,9 @@ def command(
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
-        def call(*, yard: str | None, on: str | None, output: Format, quiet: bool, **arguments: Any) -> int | None:
-            return function(Session(config.load({"yard": yard, "on": on}), Output(output, quiet)), **arguments)
+        def call(*, output: Format, quiet: bool, **arguments: Any) -> int | None:
+            settings = {name: arguments.pop(name) for name in _SETTINGS}
+            return function(Session(config.load(settings), Output(output, quiet)), **arguments)
 
         made = click.command(name, cls=cls, epilog=epilog(examples), help=help or function.__doc__)(call)
         made.params += [*options, *_common()]
@@ -70,8 +75,10 @@ def complete_runs(context: click.Context, _: click.Parameter, incomplete: str) -
 
 def _common() -> list[click.Parameter]:
     return [
-        click.Option(["--yard"], type=click.Path(file_okay=False), metavar="DIR", help="The yard's folder."),
-        click.Option(["--on"], metavar="PLACE", help="Where steps run: local, so far."),
+        click.Option(["--yard"], metavar="DIR|CLAIM", help="The yard: a folder; on a cluster a claim."),
+        click.Option(["--on"], metavar="PLACE", help="Where steps run: local or kubernetes."),
+        click.Option(["-n", "--namespace"], metavar="NAME", help="The namespace on a cluster."),
+        click.Option(["--context"], metavar="NAME", help="The context in the kubeconfig."),
         click.Option(["-o", "--output"], type=click.Choice(FORMATS), default="table", help="The form of the result on stdout."),
         click.Option(["-q", "--quiet"], is_flag=True, help="Print names only, and no progress."),
     ]

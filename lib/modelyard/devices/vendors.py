@@ -35,6 +35,11 @@ NVIDIA = Vendor("nvidia", "cuda", nodes="nvidia[0-9]*", hidden_by=("CUDA_VISIBLE
 VENDORS: Mapping[str, Vendor] = {vendor.name: vendor for vendor in (CPU, NVIDIA)}
 
 
+def vendor_of(accelerator: str) -> Vendor:
+    """The row of an accelerator as resources write it (`nvidia`, `nvidia-mig:1g.10gb`)."""
+    return CPU if accelerator == "none" else VENDORS[accelerator.partition(":")[0].removesuffix("-mig")]
+
+
 def parse_use(line: str) -> tuple[str, dict[str, float]] | None:
     """(index, {percent, memory in bytes}) of a line that `Vendor.watch` wrote; None for a line that is none, such as `[N/A]`."""
     try:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modelyard import hubs, keys, refs
-from modelyard.errors import RETRIES, Bug, Crashed, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit, signal_name
+from modelyard.devices import CPU, vendor_of
+from modelyard.errors import RETRIES, Bug, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit
 from modelyard.hubs import Listing
 from modelyard.hubs.cache import OFFLINE
 from modelyard.hubs.fetching import last_key, remember
@@ -27,7 +27,7 @@ from modelyard.spec import Pipeline
 from modelyard.steps import Fetch, Reuse
 from modelyard.yard import Yard
 from modelyard.yard.records import utc_now
-from modelyard.yard.runs import FINISHED, Attempt, Run, RunState, RunStatus, StepState, StepStatus
+from modelyard.yard.runs import FINISHED, Progress, Run, RunState, RunStatus, StepState, StepStatus
 
 BEAT_EVERY = 1.0
 LOOK_EVERY = 0.05
@@ -37,20 +37,41 @@ RETRY_AFTER = (1.0, 2.0)
 
 
 class Execution(Protocol):
-    """One attempt that is being executed; a `subprocess.Popen` is one."""
+    """One step that is being executed: an attempt of it, or as many as its executor makes by itself."""
 
-    def poll(self) -> int | None:
-        """Exit code, None while it runs."""
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that is at work, or was last; 0 before the first has begun."""
+
+    def poll(self) -> Outcome | None:
+        """How it ended, None while it goes on. A cheap look: the driver calls it many times a second."""
+
+    def progress(self) -> Progress | None:
+        """How far it is, as far as it is known."""
+
+    def note(self) -> str:
+        """What a person should know about it now, such as what it waits for; empty where there is nothing."""
 
     def terminate(self) -> None:
-        """SIGTERM: it keeps what it can and ends with 75."""
+        """Ask for its end: it keeps what it can and ends with 75."""
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it now."""
 
 
-Executor = Callable[[Order, Attempt], Execution]
-"""Begins an attempt."""
+class Executor(Protocol):
+    """Where steps are executed.
+
+    retries: whether it tries again by itself, by the rules of the classes. outlives: whether what it executes goes on when the driver ends, and is
+    found again by `begin`. shares_yard: whether the driver sees the yard that the steps see; where it does not, only frames resolve and look up.
+    """
+
+    retries: bool
+    outlives: bool
+    shares_yard: bool
+
+    def begin(self, order: Order) -> Execution:
+        """Begin to execute a step, or find what executes it already. Raises failures: it cannot be begun."""
 
 
 @dataclass
@@ -66,14 +87,17 @@ class Signals:
 @dataclass
 class _Running:
     execution: Execution
-    attempt: Attempt
     shown: float = 0.0
     stopped: bool = False
 
 
 @dataclass
 class Driver:
-    """One run, driven by this process."""
+    """One run, driven by this process.
+
+    Where an executor's steps outlive their driver, another driver of the same run goes on: what is settled stays settled, what was running is
+    found again by the executor, and refs stay what they were resolved to.
+    """
 
     run: Run
     pipeline: Pipeline
@@ -85,6 +109,12 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._status = self.run.status()
+        self._before = self.run.spec()["resolved"]
+        self._found = {name for name, step in self._status.steps.items() if step.state is StepState.RUNNING}
+        """Steps that an earlier driver of this run has begun."""
+        for name in self._found:
+            waiting = self._status.steps[name].model_copy(update={"state": StepState.WAITING})
+            self._status = self._status.model_copy(update={"steps": {**self._status.steps, name: waiting}})
         self._listings: dict[str, Listing] = {}
         self._running: dict[str, _Running] = {}
         self._tries: dict[str, int] = {}
@@ -101,9 +131,10 @@ class Driver:
         heart = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         heart.start()
         try:
-            if self._resolve():
+            if not self.executor.shares_yard or self._resolve():
                 self._loop()
-            self._end()
+            if not (self.executor.outlives and self.signals.stop and not self.run.cancel_requested()):
+                self._end()  # otherwise the next driver of this run goes on
         except BaseException as error:
             # Without this the run would look alive until its heartbeat has stood still for long enough.
             self._save(self._status.over(RunState.FAILED, Bug.exit_code, f"{type(error).__name__}: {error}"))
@@ -120,6 +151,11 @@ class Driver:
         resolved: dict[str, Any] = {}
         for name, step in self.pipeline.steps.items():
             if not isinstance(step, Fetch):
+                continue
+            if name in self._before:
+                resolved[name] = self._before[name]
+                if "listing" in resolved[name]:
+                    self._listings[name] = Listing.from_record(resolved[name]["listing"])
                 continue
             if self._asked_to_stop():
                 return False
@@ -188,24 +224,23 @@ class Driver:
                     return
 
     def _begin(self, name: str) -> None:
-        """Find the step's result, or begin an attempt at it."""
+        """Find the step's result, or have it executed."""
         step, resources = self.pipeline.steps[name], self.pipeline.resources_of(name)
         inputs = {input_field: made for input_field, source in self.pipeline.inputs(name).items() if (made := self._step(source).artifact)}
         listing = self._listings.get(name)
-        if isinstance(step, Fetch) and listing:
-            key = fetch_key(select(listing, step.trust))
+        if not isinstance(step, Fetch):
+            key = keys.action_key(step, inputs, vendor_of(resources.accelerator).name if resources.gpus else CPU.name)
         else:
-            key = keys.action_key(step, inputs, resources.accelerator if resources.gpus else "cpu")
+            key = fetch_key(select(listing, step.trust)) if listing else ""
         forced = name in self.settings.force
-        action = None if forced or step.reuse in (Reuse.OBSERVE, Reuse.EFFECT) else self.yard.known(key)
+        looked = forced or name in self._found or not self.executor.shares_yard or step.reuse in (Reuse.OBSERVE, Reuse.EFFECT)
+        action = None if looked else self.yard.known(key)
         if action is not None:
             self._finish(name, StepState.REUSED, action.artifact, key=key)
             return
-        attempt = self.run.new_attempt(name)
         order = Order(
             run=self.run.id,
             step=name,
-            attempt=attempt.number,
             verb=step.verb,
             settings=step.settings(),
             resources=resources,
@@ -214,42 +249,41 @@ class Driver:
             forced=forced,
             listing=listing.record() if listing else None,
             hubs=dict(self.settings.hubs),
+            pipeline=None if self.executor.shares_yard else self.pipeline.to_dict(),
         )
-        self._running[name] = _Running(self.executor(order, attempt), attempt)
-        self._set(name, StepState.RUNNING, Ending(key=key), attempt=attempt.number)
+        execution = self.executor.begin(order)
+        self._running[name] = _Running(execution)
+        self._set(name, StepState.RUNNING, Ending(key=key), attempt=execution.attempt)
 
     def _look(self, name: str) -> None:
         """See how a running step is doing."""
         running = self._running[name]
-        code = running.execution.poll()
+        outcome = running.execution.poll()
         now = time.monotonic()
-        if code is None:
+        if outcome is None:
             if now - running.shown >= SHOW_EVERY:
                 running.shown = now
-                progress = running.attempt.progress()
-                if progress:
-                    self.view.progress(name, progress)
+                self._show(name, running.execution)
             return
         del self._running[name]
-        outcome = self._outcome(running, code)
+        attempt = running.execution.attempt
         if outcome.exit_code == 0 and (outcome.artifact or not self.pipeline.steps[name].makes()):
-            self._finish(name, StepState.REUSED if outcome.reused else StepState.DONE, outcome.artifact, outcome)
+            self._finish(name, StepState.REUSED if outcome.reused else StepState.DONE, outcome.artifact, outcome, attempt=attempt)
         elif self.signals.stop:
-            self._set(name, StepState.STOPPED, outcome)
-        elif self._again(name, outcome):
-            self._set(name, StepState.WAITING, outcome)
+            self._set(name, StepState.STOPPED, outcome, attempt=attempt)
+        elif not self.executor.retries and self._again(name, outcome):
+            self._set(name, StepState.WAITING, outcome, attempt=attempt)
             self.view.note(f"{name}: {outcome.category}: {outcome.what}; trying again")
         else:
-            self._set(name, StepState.FAILED, outcome)
+            self._set(name, StepState.FAILED, outcome, attempt=attempt)
 
-    def _outcome(self, running: _Running, code: int) -> Outcome:
-        """How an attempt ended: as it says itself, else by its exit code."""
-        outcome = running.attempt.outcome()
-        if outcome is not None and (code or not outcome.exit_code):
-            return outcome
-        what = f"the step ended with {signal_name(code)} and left no outcome"
-        failure = (from_exit(code) or Crashed)(what, why=running.attempt.last_words(), remedy=f"see {running.attempt.path}")
-        return Outcome.of(failure, running.attempt.seconds(), self._step(running.attempt.step).key)
+    def _show(self, name: str, execution: Execution) -> None:
+        """Tell what is new about a step that goes on."""
+        if progress := execution.progress():
+            self.view.progress(name, progress)
+        step = self._step(name)
+        if (execution.attempt, execution.note()) != (step.attempt, step.note):
+            self._set(name, StepState.RUNNING, Ending(key=step.key, note=execution.note()), attempt=execution.attempt)
 
     def _again(self, name: str, outcome: Outcome) -> bool:
         """Whether the rule of the outcome's class grants another attempt; when it does, not before a moment has passed."""
@@ -265,6 +299,8 @@ class Driver:
         return True
 
     def _stop_running(self) -> None:
+        if self.executor.outlives and not self.run.cancel_requested():
+            self._running.clear()  # they go on; the next driver of this run finds them
         for running in self._running.values():
             if self.signals.kill:
                 running.execution.kill()
@@ -284,14 +320,15 @@ class Driver:
             state, code = RunState.CANCELLED if self.run.cancel_requested() else RunState.STOPPED, self.signals.by.exit_code
         self._save(self._status.over(state, code))
 
-    def _finish(self, name: str, state: StepState, artifact: str | None, ending: Ending | None = None, *, key: str = "", note: str = "") -> None:
+    def _finish(
+        self, name: str, state: StepState, artifact: str | None, ending: Ending | None = None, *, key: str = "", note: str = "", attempt: int = 0
+    ) -> None:
         """The step has its artifact, or did what it does without one. ending: of its attempt, None when there was none."""
-        kind = self.yard.artifacts.get(artifact).kind if artifact else ""
         step = self.pipeline.steps[name]
         if artifact and name in self._listings and isinstance(step, Fetch):
             remember(self.yard, step.ref, step.trust, listing=self._listings[name], artifact=artifact, by=self.run.id)
         ending = ending or Ending(exit_code=0, category="ok", artifact=artifact, key=key, note=note)
-        self._set(name, state, ending, kind=kind)
+        self._set(name, state, ending, kind=(step.makes() or "") if artifact else "", attempt=attempt)
 
     def _set(self, name: str, state: StepState, ending: Ending, **update: Any) -> None:
         told = {field: getattr(ending, field) for field in Ending.model_fields}

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelyard import config
+from modelyard import __version__, config
 from modelyard.errors import Usage
+from modelyard.kube.place import Place
 from modelyard.spec import Pipeline
 
 
@@ -27,3 +28,17 @@ class Settings:
         unknown = sorted(self.force - set(pipeline.steps))
         if unknown:
             raise Usage(f"there is no step {unknown[0]!r} to force", why=f"the steps are {', '.join(pipeline.steps)}", remedy="correct --force")
+
+
+def place_of(in_force: config.Config, namespace: str = "") -> Place:
+    """Where on a cluster runs are, by the settings in force. namespace: for where they name none, by default `default`."""
+    image = in_force["image"]
+    tagged = ":" in image.rpartition("/")[2]
+    return Place(
+        namespace=in_force["namespace"] or namespace or "default",
+        image=image if tagged else f"{image}:{__version__}",
+        claim=in_force["yard"],
+        secret=in_force["secret"],
+        pull_secret=in_force["pull_secret"],
+        queue=in_force["queue"],
+    )

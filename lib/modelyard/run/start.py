@@ -16,7 +16,7 @@ from pathlib import Path
 
 from modelyard.document import Document
 from modelyard.errors import Interrupted, TimedOut, Yielded
-from modelyard.run.local import execute
+from modelyard.run.local import Local
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
@@ -99,7 +99,7 @@ def _claim(pipeline: Pipeline, settings: Settings, view: View) -> tuple[Yard, Ru
 def _drive(run: Run, pipeline: Pipeline, yard: Yard, settings: Settings, view: View) -> RunStatus:
     signals = Signals()
     with _listening(signals, view):
-        return Driver(run, pipeline, yard, execute, settings, view, signals).drive()
+        return Driver(run, pipeline, yard, Local(run), settings, view, signals).drive()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard import config
+from modelyard import __version__, config
 from modelyard.errors import Usage
 from modelyard.run import Settings
 from modelyard.spec import Pipeline
@@ -103,8 +103,27 @@ def test_a_wrong_file_is_named_with_the_key(folder: Path, text: str, where: str,
 
 def test_places_to_run(folder: Path) -> None:
     with pytest.raises(Usage, match="no place to run") as failed:
-        config.load({"on": "kubernetes"}, environ={}, folder=folder)
+        config.load({"on": "moon"}, environ={}, folder=folder)
     assert failed.value.where == "--on"
     with pytest.raises(Usage) as failed:
         config.load(environ={"MODELYARD_ON": "locl"}, folder=folder)
     assert (failed.value.where, failed.value.remedy) == ("MODELYARD_ON", "did you mean 'local'?")
+
+
+def test_on_a_cluster_the_yard_is_a_claim(folder: Path) -> None:
+    there = config.load({"on": "kubernetes"}, environ={}, folder=folder)
+    assert there.remote
+    assert there.values["yard"] == config.Value("modelyard", "default")
+    assert config.load({"on": "kubernetes", "yard": "models"}, environ={}, folder=folder)["yard"] == "models"
+    (folder / "modelyard.toml").write_text('yard = "./.yard"\n')
+    with pytest.raises(Usage, match="is no claim") as failed:
+        config.load({"on": "kubernetes"}, environ={}, folder=folder)
+    assert failed.value.where == str(folder / "modelyard.toml")
+    here = config.load(environ={"MODELYARD_NAMESPACE": "ml"}, folder=folder)
+    assert (here.remote, here.yard, here["namespace"]) == (False, folder / ".yard", "ml")
+
+
+def test_the_image_gets_this_version_unless_it_names_one(folder: Path) -> None:
+    images = ["", "example.com:5000/team/modelyard", "example.com:5000/team/modelyard:7"]
+    found = [place_of(config.load(environ={"MODELYARD_IMAGE": image}, folder=folder)).image for image in images]
+    assert found == [f"modelyard:{__version__}", f"example.com:5000/team/modelyard:{__version__}", "example.com:5000/team/modelyard:7"]

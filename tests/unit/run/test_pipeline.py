@@ -14,6 +14,7 @@ from modelyard.hubs import Listing
 from modelyard.order import Order, Outcome
 from modelyard.refs import HubRef
 from modelyard.run import pipeline as module
+from modelyard.run.local import Process
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
@@ -68,8 +69,12 @@ class Scripted:
     running: int = 0
     looks: int = 1
     seen: Callable[[str], None] = lambda _: None
+    retries = False
+    outlives = False
+    shares_yard = True
 
-    def __call__(self, order: Order, attempt: Attempt) -> Ended:
+    def begin(self, order: Order) -> Process:
+        attempt = self.yard.runs.get(order.run).new_attempt(order.step)
         self.started.append(order.step)
         self.running += 1
         self.together = max(self.together, self.running)
@@ -78,7 +83,7 @@ class Scripted:
         self.seen(order.step)
         execution = Ended(lambda: 0, self.looks)
         execution.end = lambda: self._end(order, attempt, end, execution)
-        return execution
+        return Process(attempt, order.key, execution)
 
     def _end(self, order: Order, attempt: Attempt, end: type[Failure] | int | None, execution: Ended) -> int:
         self.running -= 1

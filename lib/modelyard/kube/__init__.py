@@ -1,0 +1,7 @@
+"""Kubernetes: manifests (pure), the one door to an API server, and what is read from it.
+
+names      what objects are called, and the labels and annotations by which they are found again
+place      where on a cluster a run has its pods and its yard
+render     step Jobs, driver Jobs, claims and reader pods as plain dicts; no cluster, no client
+cluster    what the rest of the package asks of an API server; client.py does it, late and alone
+"""
