@@ -13,7 +13,7 @@ LOCK   := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --generate
 # Tests share their cores with each other: one thread each, said to every library that would take all of them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup demo test test-all browser check bench format lock schema clean
+.PHONY: help setup demo test test-all browser check bench images cluster-up cluster-down format lock schema clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,17 +33,19 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup ## a sentiment model's whole life on this machine: search to publish, and a report (cold: minutes; again: reused)
 	$(BIN)/python examples/demo.py
 
-test: setup browser ## unit tests (no network, no torch, no real time), hubs by their real clients, the steps on CPU, the report in a browser
+test: setup browser ## unit tests (no network, no torch, no real time), hubs by their real clients, the steps on CPU, the report in a browser, a real cluster
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/unit
 	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/hubs
 	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/steps
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/browser
+	$(ONE_THREAD) $(BIN)/pytest --timeout 900 -m "not slow" tests/cluster
 
 test-all: setup browser ## every test, the slow ones too
 	$(ONE_THREAD) $(BIN)/pytest tests/unit
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/hubs
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/steps
 	$(ONE_THREAD) $(BIN)/pytest tests/browser
+	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/cluster
 
 browser: # what tests/browser looks at reports with; without it those tests are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
@@ -60,9 +62,19 @@ check: setup ## lint, format, types, arrows, docstrings, generated files, forbid
 	@! git grep -nE --untracked '[/]work/|py[p]i\.org|python[h]osted|[/]root/' \
 	  || { echo 'the lines above name a machine or a registry host: take that out' >&2; exit 1; }
 
-bench: setup ## the command line against hf, fetch against both SDKs, finetune against transformers.Trainer (about fifteen minutes)
+images: ## modelyard:VERSION-light and -cuda by docker, podman or buildah (images/build.py says what can be set)
+	$(PYTHON) images/build.py
+
+cluster-up: setup ## a real Kubernetes on this machine, two nodes with fake GPUs; as root on Debian (cold: about fifteen minutes)
+	$(BIN)/python -m tests.cluster.harness up
+
+cluster-down: setup ## stop it, and leave nothing behind
+	$(BIN)/python -m tests.cluster.harness down
+
+bench: setup ## the command line against hf, submitting against TorchX and Hera, fetch against both SDKs, finetune against transformers.Trainer
 	$(BIN)/python -m compileall -q lib jobs   # as an installed package is, and its peer here
 	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/submit.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/fetch.py
 	$(BIN)/python examples/demo_hub.py .demo/hub
 	$(ONE_THREAD) $(BIN)/python benchmarks/train.py
@@ -75,10 +87,13 @@ lock: setup ## solve the locks again (make lock UPGRADE=--upgrade: to the newest
 	$(LOCK) $(UPGRADE) --extra hub --extra jobs --extra dev pyproject.toml -o requirements/dev.txt
 	cp requirements/dev.txt requirements/jobs-default.txt
 	$(LOCK) --extra jobs pyproject.toml -o requirements/jobs-default.txt
+	cp requirements/dev.txt requirements/light.txt
+	$(LOCK) --extra hub pyproject.toml -o requirements/light.txt
+	echo 'torchx[kubernetes] hera' | tr ' ' '\n' | $(LOCK) $(UPGRADE) - -o requirements/peers.txt
 	$(BIN)/python requirements/pin.py
 
 schema: setup ## docs/pipeline.schema.json, from the settings of the steps
 	$(BIN)/modelyard schema > docs/pipeline.schema.json
 
 clean: ## everything that make made, the demo's yard too
-	rm -rf $(VENV) .demo report dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .bench .demo report dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -43,15 +43,17 @@ class Cgroup:
         return int(text) if text.isdigit() and int(text) < UNLIMITED else None
 
     def memory_used(self) -> int | None:
-        """Bytes in use now by the whole group, page cache that cannot be dropped included."""
+        """Bytes in use now by the whole group, without the files that the kernel would drop first: they fill any limit, and kill nobody."""
         text = self._read("", "memory.current") or self._read("memory", "memory.usage_in_bytes")
-        return int(text) if text.isdigit() else None
+        if not text.isdigit():
+            return None
+        parts = _counts(self._read("", "memory.stat") or self._read("memory", "memory.stat"))
+        return max(0, int(text) - parts.get("total_inactive_file", parts.get("inactive_file", 0)))
 
     def oom_kills(self) -> int:
         """Processes of the group that the kernel has killed at the memory limit so far."""
         text = self._read("", "memory.events") or self._read("memory", "memory.oom_control")
-        counts = dict(line.split() for line in text.splitlines() if len(line.split()) == 2)
-        return int(counts.get("oom_kill", 0))
+        return _counts(text).get("oom_kill", 0)
 
     def _read(self, controller: str, name: str) -> str:
         folders = [self.root / controller / path.lstrip("/") for path in self._paths(controller)]
@@ -66,6 +68,11 @@ class Cgroup:
         """Paths of the group in the hierarchy of a controller ('' is version 2)."""
         rows = [line.split(":", 2) for line in self.membership.splitlines()]
         return [row[2] for row in rows if len(row) == 3 and controller in row[1].split(",")]
+
+
+def _counts(text: str) -> dict[str, int]:
+    """Lines of a name and a number."""
+    return {words[0]: int(words[1]) for line in text.splitlines() if len(words := line.split()) == 2 and words[1].isdigit()}
 
 
 def usable_cpus(group: Cgroup) -> tuple[int, str]:

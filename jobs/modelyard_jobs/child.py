@@ -113,9 +113,9 @@ def _failure(error: BaseException) -> Failure:
         return HostOom("the process could not get memory", why=str(error), remedy="give the step more: resources: {memory: …}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace("no space is left", where=str(error.filename or ""), why=os.strerror(error.errno), remedy="free space, or use a larger volume")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return NoPermission("access was denied", where=str(error.filename or ""), why=os.strerror(error.errno), remedy="check the owner and the mode")
-    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE, errno.ENODEV):
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE, errno.ENODEV, errno.EROFS):
         return VolumeFailed("the volume failed", where=str(error.filename or ""), why=os.strerror(error.errno), remedy="check the volume")
     last = traceback.extract_tb(error.__traceback__)[-1:] or []
     where = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else ""

@@ -66,6 +66,17 @@ class Stop:
         if not self._polled:
             self.check()
 
+    @contextmanager
+    def anywhere(self) -> Iterator[None]:
+        """Inside, the signal raises Yielded where it finds the work, for a part that has nothing to keep in work that is otherwise polled."""
+        polled, self._polled = self._polled, 0
+        try:
+            self.check()
+            yield
+        finally:
+            self._polled = polled
+        self.check()
+
     def check(self) -> None:
         """Raise Yielded when the step was asked to stop; for work whose pieces are already kept."""
         if self.requested:

@@ -1,100 +1,53 @@
 """What every step runs in: a light supervisor, with the work in a child process.
 
-In order: read the order, choose the device, look for the result under the key of what is really here, look at what came before (deadline, no
-progress, out of memory), start the child, keep its log, progress and memory, pass on SIGTERM, commit what it made, write the action, and leave
-one outcome. Because the work is in a child, a crash of it is an outcome with a name like any other.
+In order: choose the device, find out what refs stand for and fetch inputs where the driver could not, look for the result under the key of what is
+really here, look at what came before (deadline, no progress, out of memory), start the child, keep its log, progress and memory, pass on SIGTERM,
+commit what it made, write the action, and leave one outcome. Because the work is in a child, a crash of it is an outcome with a name like any other.
 
 After SIGTERM the frame ends with 0 or 75 and with nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from modelyard import keys
 from modelyard.devices import CPU, Vendor, parse_use, probe, vendor_of
-from modelyard.errors import Bug, Crashed, Deadline, Failure, HostOom, NoAccelerator, NoProgress, Yielded, from_exit, from_record, signal_name
-from modelyard.hubs.credentials import VARIABLES, redact_all
-from modelyard.order import Order, Outcome, termination_message
+from modelyard.errors import Bug, Deadline, Failure, NoAccelerator, NoProgress, Usage, Yielded, from_record
+from modelyard.hubs import Listing
+from modelyard.hubs.credentials import redact_all
+from modelyard.hubs.resolving import remember, resolve_or_last
+from modelyard.hubs.selection import fetch_key, select
+from modelyard.order import Order, Outcome
 from modelyard.quantities import format_bytes, format_seconds
-from modelyard.steps import Reuse
+from modelyard.refs import is_step_name
+from modelyard.steps import Fetch, Reuse
 from modelyard.yard import Action, Decision, Staging, Yard
 from modelyard.yard.runs import Attempt
+from modelyard_jobs import crashes
 from modelyard_jobs.cgroup import Cgroup, usable_cpus
-from modelyard_jobs.child import die_with_parent
 from modelyard_jobs.context import Stop
 from modelyard_jobs.journal import Journal
+from modelyard_jobs.process import Lines, environment, reap, watching
 
 GRACE = 8.0
 """Seconds between SIGTERM and SIGKILL of the child: a checkpoint of what fits in memory, and well within a pod's 30."""
 SAMPLE_EVERY = 2.0
-NEAR_LIMIT = 0.95
-"""Share of the memory limit at which a SIGKILL that nobody sent is the kernel's."""
-TOKENS = frozenset(chain(*VARIABLES.values()))
-"""What work that needs no hub does not get to see."""
 FRUITLESS = 3
 """Attempts without progress after which another one is not begun."""
-
-
-def main(argv: list[str]) -> int:
-    """Run one attempt; the exit code is its class."""
-    parser = argparse.ArgumentParser(prog="modelyard_jobs", description="Run one attempt at one step, as a driver ordered it.")
-    parser.add_argument("step", help="the verb")
-    parser.add_argument("--order", type=Path, required=True, help="the order, a JSON file")
-    parser.add_argument("--yard", type=Path, required=True, help="the yard's folder")
-    parser.add_argument("--parent", type=int, help="process id of the driver; the attempt ends when that does")
-    arguments = parser.parse_args(argv)
-    stop = Stop(polled=True)
-    stop.install()
-    if arguments.parent:
-        die_with_parent(arguments.parent, signal.SIGTERM)
-    order = Order.model_validate_json(arguments.order.read_bytes(), strict=False)
-    try:
-        yard = Yard.open(arguments.yard)
-        attempt = _attempt(yard, order)
-        order = order.model_copy(update={"attempt": attempt.number})
-    except Failure as failure:  # there is no attempt to write it to
-        sys.stderr.write(f"{failure}\n")
-        return _end(Outcome.of(failure, 0.0, order.key))
-    outcome = Frame(order, yard, attempt, Journal(attempt.add_log, _to_stdout), stop).run()
-    outcome = Outcome.model_validate(redact_all(outcome.model_dump(mode="json")))  # whatever a library or a server has put into its words
-    attempt.write_outcome(outcome)
-    return _end(outcome)
-
-
-def _attempt(yard: Yard, order: Order) -> Attempt:
-    """The attempt that the order is for; the next one where nobody has counted it yet."""
-    run = yard.runs.get(order.run)
-    return run.new_attempt(order.step) if order.attempt is None else run.attempt(order.step, order.attempt)
-
-
-def _end(outcome: Outcome) -> int:
-    terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", "/dev/termination-log"))
-    if terminal.exists():
-        terminal.write_bytes(termination_message(outcome))
-    return outcome.exit_code
-
-
-def _to_stdout(line: bytes) -> None:
-    with suppress(BrokenPipeError):  # nobody reads it any more; the yard's copy goes on
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+_Process = subprocess.Popen[bytes]
 
 
 @dataclass
@@ -125,24 +78,91 @@ class Frame:
         self.said = Said()
         self.use: dict[str, dict[str, float]] = {}
         self.note = ""
+        self.listing: Listing | None = None
+        """What the frame itself resolved the ref of a fetch to."""
+        self._near = False
+        self._log = f"`modelyard logs {order.run} {order.step}`"
 
     def run(self) -> Outcome:
-        """The attempt from its beginning to its outcome; never raises."""
-        self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
+        """The attempt from its beginning to its outcome, which it keeps; never raises."""
         try:
-            outcome = self._on_device(self._device())
+            self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
+            self.stop.check()
+            device = self._device()
+            self._obtain()
+            outcome = self._resolve() or self._on_device(device)
+            if self.listing and outcome.artifact and isinstance(self.step, Fetch):
+                remember(self.yard, self.step.ref, self.step.trust, listing=self.listing, artifact=outcome.artifact, by=self.order.run)
         except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
-            failure = error if isinstance(error, Failure) else self._bug(error)
-            if self.stop.requested and not isinstance(failure, Yielded):
-                failure = Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
-            outcome = Outcome.of(failure, self._seconds(), self.key, self.said.result)
-        level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
-        self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True, exclude={"result"}))
+            outcome = Outcome.of(self._named(error), self._seconds(), self.key, self.said.result)
+        outcome = redacted(outcome.model_copy(update={"attempt": self.attempt.number}))
+        try:
+            level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
+            self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True, exclude={"result"}))
+            self.attempt.write_outcome(outcome)
+        except Failure as failure:  # such as of a volume that is full: what came before says more
+            if not outcome.exit_code and not self.stop.requested:
+                outcome = Outcome.of(failure, self._seconds(), self.key).model_copy(update={"attempt": self.attempt.number})
         return outcome
+
+    def _named(self, error: Exception) -> Failure:
+        failure = error if isinstance(error, Failure) else self._bug(error)
+        if self.stop.requested and not isinstance(failure, Yielded):
+            return Yielded("asked to stop", why=str(failure), remedy="the same command goes on from here")
+        return failure
+
+    def _obtain(self) -> None:
+        """Fetch the inputs that are refs, each as an attempt at the fetch step that the pipeline has for it."""
+        inputs = dict(self.order.inputs)
+        for place, ref in self.order.refs.items():
+            name, settings = str(self.step.sources().get(place, "")), {self.step.inputs[place]: ref}
+            if not is_step_name(name):
+                raise Usage(f"{place} is given as a ref, and no step fetches it", where=ref, remedy="name a fetch step")
+            attempt = self.attempt.run.new_attempt(name)
+            order = Order(
+                run=self.order.run,
+                step=name,
+                attempt=attempt.number,
+                verb=Fetch.verb,
+                settings=Fetch.model_validate(settings).settings(),
+                resources=self.order.resources.model_copy(update={"gpus": 0, "fallback": None}),
+                hubs=self.order.hubs,
+                pipeline=self.order.pipeline,
+            )
+            attempt.write_order(order)
+            outcome = Frame(order, self.yard, attempt, self.journal, self.stop).run()
+            if failure := outcome.failure():
+                raise failure
+            inputs[place] = outcome.artifact or ""
+        self.order = self.order.model_copy(update={"inputs": inputs, "refs": {}})
+
+    def _resolve(self) -> Outcome | None:
+        """Find out what the ref of a fetch stands for, where its driver did not; the outcome, where that is in the yard already."""
+        if not isinstance(self.step, Fetch) or self.order.listing is not None:
+            return None
+        with self.stop.anywhere():
+            found = resolve_or_last(
+                self.yard,
+                self.step.ref,
+                self.step.makes(),
+                self.order.hubs,
+                trust=self.step.trust,
+                fresh=self.step.fresh,
+                again=self.order.forced,
+            )
+        self.attempt.write_resolved(found.record())
+        revision = found.listing.revision if found.listing else ""
+        self.journal.write("resolved", level="warning" if found.stale else "info", ref=self.step.ref, revision=revision, note=found.note)
+        if found.listing is None:
+            self.note = found.note
+            return self._outcome(found.artifact, reused=True)
+        self.listing, self.key = found.listing, fetch_key(select(found.listing, self.step.trust))
+        self.order = self.order.model_copy(update={"listing": found.listing.record()})
+        return None
 
     def _look_back(self) -> None:
         """What earlier attempts of this run say about one more."""
-        earlier = [attempt for attempt in self.yard.runs.get(self.order.run).attempts(self.order.step) if attempt.number < self.attempt.number]
+        earlier = [attempt for attempt in self.attempt.run.attempts(self.order.step) if attempt.number < self.attempt.number]
         if limit := self.order.resources.time_limit:
             spent = sum(attempt.seconds() for attempt in earlier)
             self.deadline = self.began + limit - spent
@@ -153,14 +173,14 @@ class Frame:
             return
         saved = self.yard.checkpoints(self.key, self.order.attempt_id).attempts()
         recent = earlier[-FRUITLESS:]
-        if len(recent) == FRUITLESS and not any(saved.get(attempt.id) for attempt in recent):
+        if len(recent) == FRUITLESS and not any(saved.get(attempt.id) or attempt.ended() == "ok" for attempt in recent):
             why = "; ".join(f"attempt {attempt.number}: {attempt.ended()}" for attempt in recent)
-            raise NoProgress(
-                f"{FRUITLESS} attempts ended without progress", why=why, remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
-            )
+            raise NoProgress(f"{FRUITLESS} attempts ended without progress", why=why, remedy=f"see {self._log}")
         sample, allowed = earlier[-1].last_sample(), self.group.memory_limit()
-        if earlier[-1].outcome() is None and sample and allowed and sample.get("used", 0) >= NEAR_LIMIT * allowed:
-            raise self._host_oom(sample["used"], allowed, f"attempt {earlier[-1].number} was killed without a word at {format_bytes(sample['used'])}")
+        if earlier[-1].outcome() is None and sample and allowed and sample.get("used", 0) >= crashes.NEAR_LIMIT * allowed:
+            raise crashes.host_oom(
+                sample["used"], allowed, f"attempt {earlier[-1].number} was killed without a word at {format_bytes(sample['used'])}"
+            )
 
     def _device(self) -> Vendor:
         """The device to run on. Raises NoAccelerator."""
@@ -184,7 +204,7 @@ class Frame:
 
     def _on_device(self, device: Vendor) -> Outcome:
         versions = keys.installed_versions()
-        if self.step.reuse is Reuse.PURE:
+        if self.step.reuse is Reuse.PURE or not self.key:
             self.key = keys.action_key(self.step, self.order.inputs, device.name, versions)
         if self.step.makes() and not self.order.forced and (action := self.yard.known(self.key)):
             return self._outcome(action.artifact, reused=True)
@@ -230,8 +250,12 @@ class Frame:
                 "out": str(staging.files),
                 "scratch": str(scratch),
             }
-            with child, os.fdopen(channel, "rb") as told, _watching(device) as gauge:
-                code = self._follow(child, told, gauge, work, staging)
+            with child, os.fdopen(channel, "rb") as told, watching(device) as gauge:
+                try:
+                    code = self._follow(child, told, gauge, work, staging)
+                except BaseException:
+                    child.kill()  # nobody would hear it any more
+                    raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if code == 0 and self.said.produced is not None:
@@ -242,24 +266,33 @@ class Frame:
             )
         if self.said.failure is not None:
             raise self.said.failure
-        raise self._crash(code, kills)
+        sample, killed = self.attempt.last_sample() or {}, self.group.oom_kills() > kills
+        raise crashes.named(code, self.group.memory_limit(), sample.get("used", 0), by_the_kernel=killed, log=self._log)
 
-    def _follow(self, child: subprocess.Popen[bytes], told: IO[bytes], gauge: IO[bytes] | None, work: Mapping[str, Any], staging: Staging) -> int:
+    def _follow(
+        self, child: subprocess.Popen[bytes], told: IO[bytes], gauge: subprocess.Popen[bytes] | None, work: Mapping[str, Any], staging: Staging
+    ) -> int:
         """Listen to the child until it is gone; its exit code as Python counts it."""
         assert child.stdin is not None  # noqa: S101  # a pipe, by the call that made it
         assert child.stderr is not None  # noqa: S101
         with suppress(BrokenPipeError), child.stdin:  # where it is gone already, its exit code says how
             child.stdin.write(json.dumps(work).encode() + b"\n")
-        lines = _Lines({told.fileno(): self._hear, child.stderr.fileno(): self._overhear} | ({gauge.fileno(): self._gauge} if gauge else {}))
+        lines = Lines(
+            {told.fileno(): self._hear, child.stderr.fileno(): self._overhear}
+            | ({gauge.stdout.fileno(): self._gauge} if gauge and gauge.stdout else {})
+        )
         killed_at: float | None = None
         sampled = 0.0
         while child.poll() is None or lines.open:
             lines.wait(0.2)
             now = time.monotonic()
-            if now - sampled >= SAMPLE_EVERY:
+            reap(child, gauge)
+            if now - sampled >= SAMPLE_EVERY or self._grown_near():
                 sampled = now
                 self.attempt.add_sample(self._sample(child.pid))
                 staging.touch()  # it is swept by age
+                if self.order.pipeline is not None:
+                    self.attempt.run.beat(time.monotonic_ns())
             if now >= self.deadline and self.said.failure is None:
                 self.said.failure = Deadline(
                     "the step ran too long",
@@ -331,27 +364,15 @@ class Frame:
         self.yard.leases.end(self.key)
         return artifact.digest
 
-    def _crash(self, code: int, kills: int) -> Failure:
-        """The name of an end that the child did not name itself."""
-        limit, used = self.group.memory_limit() or 0, (self.attempt.last_sample() or {}).get("used", 0)
-        if code == -signal.SIGKILL and self.group.oom_kills() > kills:
-            return self._host_oom(used, limit, "the kernel killed it at the memory limit")
-        if code == -signal.SIGKILL and used >= NEAR_LIMIT * limit > 0:
-            return self._host_oom(used, limit, f"it was killed at {format_bytes(used)}")
-        if (named := from_exit(code) or Crashed) is not Crashed:
-            return named(f"the work ended with exit code {code}", remedy="see the step's log")
-        return Crashed(
-            f"the work was ended by {signal_name(code)}", why="nothing said why", remedy=f"see `modelyard logs {self.order.run} {self.order.step}`"
-        )
-
     def _bug(self, error: Exception) -> Bug:
-        self.journal.traceback()
+        with suppress(Failure):  # where the log cannot be written, the class is said all the same
+            self.journal.traceback()
         return Bug(f"{type(error).__name__}: {error}", remedy="the step's log holds the traceback")
 
-    def _host_oom(self, used: int, limit: int, why: str) -> HostOom:
-        ask = max(used, limit) * 3 // 2
-        remedy = f"resources: {{memory: {-(-ask // (1 << 30))}Gi}}, or a smaller batch_size"
-        return HostOom(f"the memory limit of {format_bytes(limit)} was reached", why=why, remedy=remedy)
+    def _grown_near(self) -> bool:
+        """Whether the memory has come near its limit just now: the kernel may not wait for the next sample."""
+        before, self._near = self._near, (self.group.memory_used() or 0) >= crashes.NEAR_LIMIT * (self.group.memory_limit() or math.inf)
+        return self._near and not before
 
     def _sample(self, pid: int) -> dict[str, Any]:
         rss = 0
@@ -365,74 +386,16 @@ class Frame:
         self.journal.write("decided", name=name, value=value, reason=reason)
 
     def _outcome(self, artifact: str | None, *, reused: bool = False) -> Outcome:
-        note, result = self.note, self.said.result
-        return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=note, result=result)
+        result = self.said.result
+        if artifact and self.step.makes() == "metrics":
+            measured = json.loads((self.yard.artifacts.get(artifact).path / "metrics.json").read_bytes())["metrics"]
+            result = {"metrics": {name: {part: metric[part] for part in ("value", "low", "high", "n")} for name, metric in measured.items()}}
+        return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note, result=result)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 3)
 
 
-@contextmanager
-def _watching(device: Vendor) -> Iterator[IO[bytes] | None]:
-    """What the vendor's tool goes on writing about the use of devices; None where there is no such tool."""
-    tool, parent = shutil.which(device.watch[0]) if device.watch else None, os.getpid()
-    if tool is None:
-        yield None
-        return
-    gauge = subprocess.Popen(
-        [tool, *device.watch[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: die_with_parent(parent, signal.SIGKILL),  # noqa: PLW1509  # the frame has one thread
-    )
-    with gauge:
-        try:
-            yield gauge.stdout
-        finally:
-            gauge.kill()
-
-
-class _Lines:
-    """Whole lines from several pipes, each to its own hearer."""
-
-    def __init__(self, hearers: Mapping[int, Any]) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._rest = dict.fromkeys(hearers, b"")
-        for descriptor, hear in hearers.items():
-            os.set_blocking(descriptor, False)
-            self._selector.register(descriptor, selectors.EVENT_READ, hear)
-
-    @property
-    def open(self) -> bool:
-        return bool(self._selector.get_map())
-
-    def wait(self, seconds: float) -> bool:
-        """Hand on what arrives within `seconds`; whether anything did."""
-        if not self.open:
-            time.sleep(seconds)
-            return False
-        ready = self._selector.select(seconds)
-        for key, _ in ready:
-            data = os.read(key.fd, 1 << 16)
-            *lines, self._rest[key.fd] = (self._rest[key.fd] + (data or b"\n")).split(b"\n")
-            if not data:
-                self._selector.unregister(key.fd)
-            for line in filter(None, lines):
-                key.data(line)
-        return bool(ready)
-
-
-def environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]:
-    """The child's environment: threads, caches in the scratch folder; for work that needs no hub no network for the libraries, and no token."""
-    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
-    quiet = "HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"
-    caches = {"HF_HOME": str(scratch / "hf"), "TMPDIR": str(scratch), "TOKENIZERS_PARALLELISM": "false" if threads == 1 else "true"}
-    # Threads that wait by spinning wait for ever on a core that somebody else uses: on shared cores two of them were seven times slower than one.
-    waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-    whole = {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}
-    login = "HF_TOKEN_PATH"
-    if network:  # a login that the SDK keeps lies where its caches are unless it is told otherwise
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return {login: str(Path(os.environ.get("HF_HOME") or Path(cache, "huggingface"), "token"))} | whole
-    return {name: value for name, value in whole.items() if name not in TOKENS | {login}} | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+def redacted(outcome: Outcome) -> Outcome:
+    """The outcome without any token that a library or a server has put into its words."""
+    return Outcome.model_validate(redact_all(outcome.model_dump(mode="json")))

@@ -22,9 +22,9 @@ import modelyard
 from modelyard import hubs, refs
 from modelyard.errors import Corrupt, NoInput, NoPermission, Refused, Unavailable, Usage
 from modelyard.hubs import Hub, HubFile, Listing
-from modelyard.hubs.cache import OFFLINE
 from modelyard.hubs.credentials import VARIABLES
 from modelyard.hubs.hub import OF_THE_HUB
+from modelyard.hubs.resolving import OFFLINE
 from modelyard.quantities import format_bytes
 from modelyard.refs import HubRef
 from modelyard.yard import files

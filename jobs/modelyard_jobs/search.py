@@ -15,7 +15,7 @@ from typing import Any
 from modelyard import hubs
 from modelyard.errors import Failure, Unavailable
 from modelyard.hubs import Found, Query
-from modelyard.hubs.cache import OFFLINE
+from modelyard.hubs.resolving import OFFLINE
 from modelyard.refs import HUB_NAMES
 from modelyard.steps import Search
 from modelyard_jobs.atonce import at_once

@@ -71,7 +71,10 @@ class Ending(BaseModel):
 
 
 class Outcome(Ending):
-    """How an attempt ended. reused: the artifact was there already. result: what a step that makes no artifact found or did."""
+    """How an attempt ended. reused: the artifact was there already.
+
+    result: what a step that makes no artifact found or did; of one that makes metrics, their values and intervals.
+    """
 
     exit_code: int
     category: str = "ok"
@@ -87,8 +90,14 @@ class Outcome(Ending):
 
 
 def termination_message(outcome: Outcome, limit: int = 3072) -> bytes:
-    """The outcome as JSON of at most `limit` bytes, for a container's termination log; long texts are cut, never the class."""
-    fields: Mapping[str, Any] = {name: value for name, value in outcome.model_dump().items() if name != "result" and value not in (None, "", False)}
+    """The outcome as JSON of at most `limit` bytes, for a container's termination log: long texts are cut, never the class.
+
+    The result is in it where all of it has room.
+    """
+    whole = outcome.model_dump_json(exclude_defaults=True).encode()
+    if len(whole) <= limit:
+        return whole
+    fields: Mapping[str, Any] = outcome.model_dump(exclude_defaults=True, exclude={"result"})
     allowed = limit
     while len(data := Outcome.model_validate(fields).model_dump_json(exclude_defaults=True).encode()) > limit:
         allowed //= 2

@@ -38,7 +38,7 @@ def format_bytes(count: float) -> str:
     """`1.5 GiB` for 1610612736: three digits and a binary unit, for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 999.5 else f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} TiB"
 

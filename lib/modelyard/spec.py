@@ -60,9 +60,16 @@ class Pipeline:
         return order
 
     def resources_of(self, name: str) -> Resources:
-        """The pipeline's resources with the step's own in their place; accelerators are for steps that compute."""
-        found = self.resources.under(self.steps[name].resources)
-        return found if self.steps[name].computes() else found.model_copy(update={"gpus": 0, "fallback": None})
+        """The pipeline's resources with the step's own in their place; accelerators and the pipeline's cpu and memory are for steps that compute."""
+        step = self.steps[name]
+        found = self.resources.under(step.resources)
+        dropped: dict[str, Any] = {}
+        if not step.computes() or found.accelerator == "none":
+            dropped |= {"gpus": 0, "fallback": None}
+        if not step.computes() and step.reuse is not Reuse.PURE:
+            own = step.resources.model_fields_set if step.resources else frozenset()
+            dropped |= {size: None for size in ("cpu", "memory", "shm") if size not in own}
+        return found.model_copy(update=dropped)
 
     def smoke(self) -> Pipeline:
         """The same pipeline on a handful of rows, without the steps that change something outside of the run.

@@ -237,7 +237,7 @@ class Fetch(Step):
         """The ref as written."""
         return self.model or self.dataset or ""
 
-    def makes(self) -> Kind:
+    def makes(self) -> refs.RefKind:
         """A model or a dataset, as the ref says."""
         return "model" if self.model else "dataset"
 

@@ -228,6 +228,7 @@ def test_a_yard_that_cannot_be_opened_ends_with_its_class(stage: Stage, tmp_path
     assert REGISTRY[told["category"]].exit_code == done.returncode == told["exit_code"]
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr
+    assert told["where"] or told["why"]
 
 
 def test_work_that_is_done_when_the_signal_comes_is_committed(stage: Stage) -> None:
@@ -314,7 +315,7 @@ def test_the_use_of_devices_is_sampled(stage: Stage, monkeypatch: pytest.MonkeyP
     tool = tmp_path / "smi"
     tool.write_text("#!/bin/sh\necho '0, 37, 1024'\necho '1, [N/A], 0'\necho '2, 5, 10'\nexec sleep 1000\n")
     tool.chmod(0o755)
-    monkeypatch.setattr(frame, "VENDORS", {"nvidia": Vendor("nvidia", "cpu", watch=(str(tool), "--loop=5"))})
+    monkeypatch.setattr(frame, "vendor_of", lambda _: Vendor("nvidia", "cpu", watch=(str(tool), "--loop=5")))
     monkeypatch.setattr(frame, "probe", lambda _: Probe(1, "a test's"))
     monkeypatch.setenv("MISBEHAVE", "slow:3")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE / "misbehaving"), os.environ.get("PYTHONPATH", "")]))
@@ -332,7 +333,7 @@ def test_a_reused_step_loads_no_torch(stage: Stage) -> None:
     attempt = stage.run.new_attempt("step")
     path = attempt.write_order(stage.order(attempt))
     code = (
-        "import sys; from modelyard_jobs.frame import main\n"
+        "import sys; from modelyard_jobs.entry import main\n"
         f"code = main(['infer', '--order', {str(path)!r}, '--yard', {str(stage.yard.root)!r}])\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pyarrow'} & set(sys.modules)\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"

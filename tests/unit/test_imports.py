@@ -15,6 +15,7 @@ COMMANDS = {
     "help": ["--help"],
     "schema": ["schema"],
     "check": ["check", str(ROOT / "examples" / "quickstart.yaml")],
+    "render": ["render", str(ROOT / "examples" / "quickstart.yaml"), "--steps"],
     "a step's help": ["finetune", "--help"],
 }
 HELP_CEILING = 180

@@ -36,3 +36,10 @@ def test_a_termination_message_fits_and_keeps_its_class(text: str) -> None:
     assert len(message) <= 3072
     found = json.loads(message)
     assert (found["exit_code"], found["category"], found["what"]) == (83, "host-oom", "what")
+
+
+def test_a_result_is_in_the_termination_message_where_all_of_it_has_room() -> None:
+    small = Outcome(exit_code=0, result={"metrics": {"accuracy": {"value": 0.5}}}, attempt=2)
+    assert json.loads(termination_message(small)) == small.model_dump(exclude_defaults=True)
+    large = Outcome(exit_code=0, result={"files": ["x" * 100] * 30}, artifact="a" * 64, attempt=2)
+    assert json.loads(termination_message(large)) == {"exit_code": 0, "artifact": "a" * 64, "attempt": 2}

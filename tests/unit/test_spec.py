@@ -9,7 +9,7 @@ import pytest
 from modelyard import document, spec
 from modelyard.errors import Usage
 from modelyard.spec import Pipeline
-from modelyard.steps import STEPS, Evaluate, Fetch, Finetune, Infer, Resources, Step
+from modelyard.steps import STEPS, Evaluate, Export, Fetch, Finetune, Infer, Resources, Step
 
 GOOD = """
 name: movie-sentiment
@@ -55,8 +55,22 @@ def test_a_steps_resources_stand_in_place_of_the_pipelines() -> None:
     assert pipeline.resources_of("score") == Resources(gpus=1, memory="16Gi")
 
 
-def test_a_step_that_does_not_compute_takes_no_accelerator() -> None:
-    assert load(GOOD).resources_of("reviews") == Resources(memory="16Gi")
+def test_a_step_that_does_not_compute_takes_nothing_of_what_the_pipeline_says_of_size() -> None:
+    assert load(GOOD).resources_of("reviews") == Resources()
+    beside = Fetch(dataset="hf://datasets/me/rows", resources=Resources(memory="2Gi"))
+    pipeline = Pipeline("rows", {"reviews": beside}, Resources(gpus=1, memory="16Gi", cpu=8, queue="night"))
+    assert pipeline.resources_of("reviews") == Resources(memory="2Gi", queue="night")
+
+
+def test_an_export_has_the_pipelines_memory_and_no_accelerator() -> None:
+    step = Export(model="hf://me/model", parity="hf://datasets/me/rows")
+    assert Pipeline("onnx", {"onnx": step}, Resources(gpus=1, memory="16Gi")).resources_of("onnx") == Resources(memory="16Gi")
+
+
+def test_accelerator_none_means_the_cpu() -> None:
+    step = Evaluate(model="hf://me/model", data="hf://datasets/me/rows")
+    pipeline = Pipeline("score", {"score": step}, Resources(gpus=2, accelerator="none", fallback="cpu"))
+    assert pipeline.resources_of("score") == Resources(accelerator="none")
 
 
 def test_the_order_follows_the_inputs() -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from modelyard import hubs, refs
 from modelyard.errors import Failure, NoPermission, Unavailable
 from modelyard.hubs import Access
-from modelyard.hubs.cache import OFFLINE
+from modelyard.hubs.resolving import OFFLINE
 from modelyard.quantities import format_bytes
 from modelyard.refs import HUB_NAMES, HubRef
 from modelyard.steps import Fetch, Publish, Search

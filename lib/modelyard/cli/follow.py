@@ -101,7 +101,7 @@ class Live(Plain):
 
 def change(step: StepStatus) -> str:
     """What has become of a step, in a line."""
-    text = str(step.state)
+    text = "submitted" if step.state is StepState.RUNNING and not step.attempt else str(step.state)  # an attempt begins when its pod does
     if step.state is StepState.RUNNING and step.attempt > 1:
         text += f", attempt {step.attempt}"
     if step.state is StepState.DONE and step.seconds is not None:

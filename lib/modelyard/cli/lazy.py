@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
     {
         "run": Entry("Pipelines", "run", "Run a pipeline: finished steps are reused, interrupted ones resume."),
         "check": Entry("Pipelines", "check", "Check a pipeline file, and show the settings in force."),
+        "render": Entry("Pipelines", "render", "Print the manifests of a pipeline; no cluster is asked."),
         "schema": Entry("Pipelines", "check", "Print the JSON Schema of a pipeline file."),
         "search": Entry("Steps", "steps", "Look for models or data sets on hubs."),
         "fetch": Entry("Steps", "steps", "Bring a model or a data set into the yard."),

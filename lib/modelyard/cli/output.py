@@ -43,6 +43,10 @@ class Output:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
+    def options(self) -> list[str]:
+        """The options that ask another call for the same output."""
+        return ["--output", self.format, *(["--quiet"] if self.quiet else [])]
+
     def note(self, text: str) -> None:
         """Tell the person something that is not the result."""
         if not self.quiet:

@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelyard.cli.output import short, table
 from modelyard.quantities import format_bytes
-from modelyard.steps import STEPS, Reuse
-
-if TYPE_CHECKING:
-    from modelyard.yard import Yard
-    from modelyard.yard.runs import RunStatus
 
 Result = Mapping[str, Any]
-
-
-def results(yard: Yard, status: RunStatus) -> dict[str, dict[str, Any]]:
-    """Step -> its result, for the steps of a run that have one."""
-    told = {name: step for name, step in status.steps.items() if step.attempt and STEPS[step.verb].reuse in (Reuse.OBSERVE, Reuse.EFFECT)}
-    run = yard.runs.get(status.run) if told else None
-    outcomes = {name: run.attempt(name, step.attempt).outcome() for name, step in told.items()} if run else {}
-    return {name: outcome.result for name, outcome in outcomes.items() if outcome and outcome.result is not None}
 
 
 def text(verb: str, result: Result, *, whole: bool = True) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,13 @@ if TYPE_CHECKING:
 
 DETACH = click.Option(["-d", "--detach"], is_flag=True, help="Print the run's name and leave; the run goes on in the background.")
 JOBS = click.Option(["--jobs"], type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Steps that may run side by side.")
+DRIVER = click.Option(
+    ["--driver"],
+    type=click.Choice(["there", "here"]),
+    default="there",
+    show_default=True,
+    help="On a cluster: drive the run from a pod there, or from this process.",
+)
 SMOKE = click.Option(["--smoke"], is_flag=True, help="The whole pipeline on a handful of rows and steps, to see it work.")
 
 ALL = ""
@@ -37,37 +43,58 @@ class _Run(click.Command):
 @command(
     "run",
     cls=_Run,
-    options=[DETACH, JOBS, SMOKE],
-    examples=["modelyard run pipeline.yaml --smoke", "modelyard run pipeline.yaml --force=tuned --jobs 2", "modelyard run pipeline.yaml -d"],
+    options=[DETACH, JOBS, SMOKE, DRIVER],
+    examples=[
+        "modelyard run pipeline.yaml --smoke",
+        "modelyard run pipeline.yaml --force=tuned --jobs 2",
+        "modelyard run pipeline.yaml --on kubernetes -d",
+    ],
 )
 @click.argument("file", type=click.Path())
 @click.option("--force", multiple=True, metavar="[=STEP]", help="Do the step again, or all, although its result is known. May be given again.")
-def run(session: Session, *, file: str, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool) -> int:
+def run(session: Session, *, file: str, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool, driver: str) -> int:
     """Run a pipeline: finished steps are reused, interrupted ones resume.
 
     Running it again is the retry, the resume and the attach. The exit code is the class of the failure, 0 without one. Ctrl-C asks the steps
-    to stop; they keep what they have done, and the next run goes on from there.
+    to stop; they keep what they have done, and the next run goes on from there. On a cluster Ctrl-C ends the following only.
     """
     from modelyard import spec
 
-    return launch(session, spec.load(file), force=force, detach=detach, jobs=jobs, smoke=smoke)
+    return launch(session, spec.load(file), force=force, detach=detach, jobs=jobs, smoke=smoke, driver=driver)
 
 
-def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], detach: bool, jobs: int, smoke: bool) -> int:
+def launch(
+    session: Session, pipeline: Pipeline, *, force: tuple[str, ...], detach: bool, jobs: int = 1, smoke: bool = False, driver: str = "there"
+) -> int:
     """Start a pipeline and, unless detached, follow it to its end; the exit code. force: names of steps, `ALL` for all of them."""
     from modelyard.cli import follow
-    from modelyard.run import Settings, start, start_detached
+    from modelyard.run import start
+    from modelyard.run.settings import Settings
 
     settings = Settings(session.config.yard, session.config.hubs, jobs, frozenset(pipeline.steps if ALL in force else force))
     pipeline = pipeline.smoke() if smoke else pipeline
-    if detach:
-        run_id = start_detached(pipeline, settings)
-        session.out.record("Run", {"run": run_id}, [run_id], name=run_id)
-        session.out.hint(f"modelyard logs {run_id} -f")
+    if session.config.remote:
+        from modelyard.cli import remote
+
+        started, found = remote.start(session, pipeline, settings, detach=detach, here=driver == "here")
+    elif detach:
+        started, found = start.start_detached(pipeline, settings), None
+    else:
+        with follow.view(session.out) as view:
+            status = start.start(pipeline, settings, view)
+        started, found = status.run, described(session, status)
+    if found is None:
+        session.out.record("Run", {"run": started}, [started], name=started)
+        session.out.hint(f"modelyard logs {started} -f")
         return 0
-    with follow.view(session.out) as view:
-        status = start(pipeline, settings, view)
-    run = described(session, status)
+    return _result(session, pipeline, found)
+
+
+def _result(session: Session, pipeline: Pipeline, run: Mapping[str, Any]) -> int:
+    """Show what has come of a run; its exit code."""
+    from modelyard.yard.runs import RunStatus
+
+    status = RunStatus.model_validate(run)
     alone = status.steps.get(pipeline.name) if len(pipeline.steps) == 1 else None  # a step's own command: both have the verb's name
     result = run["results"].get(pipeline.name) if alone else None
     refs = [item["ref"] for item in (result or {}).get("found", [])]
@@ -80,12 +107,10 @@ def launch(session: Session, pipeline: Pipeline, *, force: tuple[str, ...], deta
 
 
 def described(session: Session, status: RunStatus) -> dict[str, Any]:
-    """A run as JSON values: its status, the metrics of its evaluations, and the results of steps that make no artifact."""
-    yard, metrics = session.yard(), {}
-    for name, step in status.steps.items():
-        if step.kind == "metrics" and step.artifact and (found := yard.artifacts.find(step.artifact)):
-            metrics[name] = json.loads((found.path / "metrics.json").read_bytes())["metrics"]
-    return {**status.model_dump(mode="json"), "metrics": metrics, "results": results.results(yard, status)}
+    """A run of the yard in force as JSON values: its status, the metrics of its evaluations, and the results of steps that make no artifact."""
+    from modelyard.run.results import described
+
+    return described(session.yard(), status)
 
 
 def text(run: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("yard", "on", "namespace", "context")
 """Settings that every such command has an option for."""
+WORDS = f"{__name__}.words"
+"""Where a context keeps the words that a command was called with."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,40 @@ def command(
     options: Sequence[click.Parameter] = (),
     cls: type[click.Command] = click.Command,
     help: str | None = None,  # noqa: A002  # click's
+    inside: Literal["read", "write"] | None = None,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
-    """A command whose function takes a Session first. options: further ones, made elsewhere. help: default the function's docstring."""
+    """A command whose function takes a Session first.
+
+    options: further ones, made elsewhere. help: default the function's docstring. inside: where the yard is a claim, the whole command runs in a pod
+    that mounts it so.
+    """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
         def call(*, output: Format, quiet: bool, **arguments: Any) -> int | None:
             settings = {name: arguments.pop(name) for name in _SETTINGS}
-            return function(Session(config.load(settings), Output(output, quiet)), **arguments)
+            session = Session(config.load(settings), Output(output, quiet))
+            if inside and session.config.remote:
+                from modelyard.cli import remote
 
-        made = click.command(name, cls=cls, epilog=epilog(examples), help=help or function.__doc__)(call)
+                remote.delegate(session, write=inside == "write")
+                return 0
+            return function(session, **arguments)
+
+        made = click.command(name, cls=_Remembering if inside else cls, epilog=epilog(examples), help=help or function.__doc__)(call)
         made.params += [*options, *_common()]
         return made
 
     return decorate
+
+
+class _Remembering(click.Command):
+    """Keeps the words that it was called with, for a second call elsewhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
 
 
 def epilog(examples: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import click
 
 from modelyard.cli import options
 from modelyard.cli.lazy import PROGRAM
-from modelyard.cli.run import DETACH, SMOKE, launch
+from modelyard.cli.run import DETACH, DRIVER, SMOKE, launch
 from modelyard.cli.session import Session, command
 from modelyard.steps import STEPS, Resources, Reuse
 
@@ -37,14 +37,14 @@ def _command(verb: str) -> click.Command:
     step = STEPS[verb]
     resources = options.options(Resources) if step.reuse is Reuse.PURE or verb == "preflight" else []  # the others never take a device
 
-    def call(session: Session, *, detach: bool, smoke: bool, force: bool, **given: Any) -> int:
+    def call(session: Session, *, detach: bool, smoke: bool, force: bool, driver: str, **given: Any) -> int:
         from modelyard.spec import Pipeline
 
         where = f"{PROGRAM} {verb}"
         pipeline = Pipeline(verb, {verb: options.build(step, given, where)}, options.build(Resources, given, where))
-        return launch(session, pipeline, force=(verb,) if force else (), detach=detach, jobs=1, smoke=smoke)
+        return launch(session, pipeline, force=(verb,) if force else (), detach=detach, smoke=smoke, driver=driver)
 
-    made = [*options.options(step), *resources, DETACH, SMOKE, _FORCE]
+    made = [*options.options(step), *resources, DETACH, SMOKE, DRIVER, _FORCE]
     return command(verb, examples=EXAMPLES[verb], options=made, help=step.__doc__)(call)
 
 

@@ -15,15 +15,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modelyard import config, refs
-from modelyard.errors import Unavailable
-from modelyard.hubs import Listing, reader, resolve
-from modelyard.hubs.fetching import Fetching, last_key, remember, turn
+from modelyard.hubs import Listing, reader
+from modelyard.hubs.fetching import Fetching, turn
+from modelyard.hubs.resolving import offline, remember, resolve_or_last
 from modelyard.hubs.selection import Selection, fetch_key, select
 from modelyard.refs import RefKind
 from modelyard.yard import Action, Artifact, Yard
 from modelyard.yard.records import utc_now
-
-OFFLINE = "MODELYARD_OFFLINE"
 
 
 def fetch(
@@ -44,26 +42,14 @@ def fetch(
     """
     settings, parsed = config.load(), refs.parse(ref)
     opened, where = Yard.open(yard or settings.yard), settings.hubs if hubs is None else hubs
-    if isinstance(parsed, refs.YardRef):
-        return opened.artifacts.get(opened.refs.get(f"{parsed.kind}s/{parsed.name}@{parsed.alias}").digest)
-    wanted = kind or (parsed.kind if isinstance(parsed, refs.HubRef) else "model")
-    last = opened.known(last_key(ref, trust)) if isinstance(parsed, refs.HubRef) else None  # a path is another one in another folder
-    if last and isinstance(parsed, refs.HubRef) and parsed.is_commit:
-        return opened.artifacts.get(last.artifact)
-    offline = os.environ.get(OFFLINE) == "1" and isinstance(parsed, refs.HubRef)
-    try:
-        if offline:
-            raise Unavailable(f"{OFFLINE} is set", where=ref, remedy=f"unset {OFFLINE} to ask the hub")
-        listing = resolve(parsed, wanted, where)
-    except Unavailable as failure:
-        if last is None or fresh:
-            raise
-        if not offline:
-            warnings.warn(f"{ref}: the hub did not answer ({failure.what}); this is what it stood for at {last.at}", stacklevel=2)
-        return opened.artifacts.get(last.artifact)
-    artifact = _obtain(opened, listing, select(listing, trust), where)
-    if isinstance(parsed, refs.HubRef):
-        remember(opened, ref, trust, listing=listing, artifact=artifact.digest, by="library")
+    wanted = kind or ("model" if isinstance(parsed, refs.PathRef) else parsed.kind)
+    found = resolve_or_last(opened, ref, wanted, where, trust=trust, fresh=fresh)
+    if found.listing is None:
+        if found.stale and not offline():
+            warnings.warn(found.note, stacklevel=2)
+        return opened.artifacts.get(found.artifact or "")
+    artifact = _obtain(opened, found.listing, select(found.listing, trust), where)
+    remember(opened, ref, trust, listing=found.listing, artifact=artifact.digest, by="library")
     return artifact
 
 

@@ -11,9 +11,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -22,12 +22,9 @@ from modelyard.hubs.hub import Reader
 from modelyard.hubs.listing import HubFile, Listing
 from modelyard.hubs.selection import Selection
 from modelyard.quantities import format_bytes
-from modelyard.refs import HubRef
-from modelyard.spec import digest
-from modelyard.yard import Action, Lease, Yard, files
+from modelyard.yard import Lease, Yard, files
 from modelyard.yard.checkpoints import Part, Parts
 from modelyard.yard.leases import TIME_TO_LIVE
-from modelyard.yard.records import utc_now
 
 KEEP_EVERY = 64 << 20
 """Bytes between two syncs of a growing file: what a kill costs at most."""
@@ -218,21 +215,6 @@ def turn(yard: Yard, key: str, total: int, watch: Watch, *, forced: bool = False
         raise
     finally:
         over.set()
-
-
-def last_key(ref: str, trust: Collection[str]) -> str:
-    """The key of the action that remembers what a ref stood for last, for when its hub does not answer."""
-    return digest({"last": ref, "trust": sorted(trust)})
-
-
-def remember(yard: Yard, ref: str, trust: Collection[str], *, listing: Listing, artifact: str, by: str) -> None:
-    """Keep what a ref stands for now, and the same for the commit that it was resolved to, for which no hub has to be asked again."""
-    names = {ref}
-    if isinstance(listing.ref, HubRef) and (pinned := replace(listing.ref, revision=listing.revision)).is_commit:
-        names.add(str(pinned))
-    for name in names:
-        key = last_key(name, trust)
-        yard.actions.put(key, Action(key=key, verb="fetch", artifact=artifact, attempt=by, at=utc_now()))
 
 
 def _existing(yard: Yard, key: str, forced: bool) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 Manifest = dict[str, Any]
-Kind = Literal["Job", "Pod", "ConfigMap", "PersistentVolumeClaim", "Event"]
+Kind = Literal["Job", "Pod", "ConfigMap", "PersistentVolumeClaim", "Event", "ServiceAccount"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Cluster(Protocol):
     def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Iterator[bytes]:
         """Lines of a pod's container, without the line's end, each with the kubelet's RFC 3339 time and a space in front.
 
-        since: that time, to begin with (lines of that very time come again). follow: until the container ends or the connection breaks: either
+        since: that time, to begin with (lines of that second come again). follow: until the container ends or the connection breaks: either
         ends the iterator. Nothing, when the container has not begun or is gone.
         """
 

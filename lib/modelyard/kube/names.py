@@ -25,9 +25,9 @@ def pipeline_digest(pipeline: Pipeline, image: str, tick: str = "") -> str:
     return digest({"pipeline": pipeline.to_dict(), "image": image, "tick": tick})
 
 
-def run_name(pipeline: Pipeline, image: str, number: int) -> str:
+def run_name(pipeline: Pipeline, image: str, number: int, tick: str = "") -> str:
     """The run's id, which is the name of its driver Job and of the ConfigMap with its pipeline."""
-    return f"{pipeline.name}-{pipeline_digest(pipeline, image)[:SHOWN]}-r{number}"
+    return f"{pipeline.name}-{pipeline_digest(pipeline, image, tick)[:SHOWN]}-r{number}"
 
 
 def status_name(run: str) -> str:

@@ -1,7 +1,7 @@
-"""Running pipelines: the driver, and how a step is executed on this machine."""
+"""Running pipelines: the driver, and how a step is executed here or on a cluster.
 
-from modelyard.run.settings import Settings
-from modelyard.run.start import attach, start, start_detached
-from modelyard.run.view import View
-
-__all__ = ["Settings", "View", "attach", "start", "start_detached"]
+settings   what a run is told beside its pipeline      pipeline   the driver
+start      runs of this machine                        remote     runs on a cluster
+local      steps as processes                          kubernetes steps as Jobs
+submit     the Python way in                           driver     what a driver's pod executes
+"""

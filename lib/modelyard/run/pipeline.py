@@ -7,18 +7,16 @@ again by what they are made of, so a driver that died costs nothing but the time
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from modelyard import hubs, keys, refs
+from modelyard import keys
 from modelyard.devices import CPU, vendor_of
-from modelyard.errors import RETRIES, Bug, Failure, Interrupted, Rule, Unavailable, Yielded, from_exit
+from modelyard.errors import RETRIES, Bug, Failure, Interrupted, Rule, Yielded, from_exit
 from modelyard.hubs import Listing
-from modelyard.hubs.cache import OFFLINE
-from modelyard.hubs.fetching import last_key, remember
+from modelyard.hubs.resolving import remember, resolve_or_last
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Ending, Order, Outcome
 from modelyard.run.settings import Settings
@@ -168,30 +166,16 @@ class Driver:
         return True
 
     def _resolve_one(self, name: str, step: Fetch) -> dict[str, Any]:
-        ref = refs.parse(step.ref)
-        if isinstance(ref, refs.YardRef):
-            record = self.yard.refs.get(f"{ref.kind}s/{ref.name}@{ref.alias}")
-            self._finish(name, StepState.REUSED, record.digest, note=str(ref))
-            return {"ref": str(ref), "artifact": record.digest}
-        pinned = isinstance(ref, refs.HubRef) and ref.is_commit and name not in self.settings.force
-        if pinned and (action := self.yard.known(last_key(step.ref, step.trust))):
-            self._finish(name, StepState.REUSED, action.artifact, note="a commit does not change: the hub was not asked")
-            return {"ref": str(ref), "artifact": action.artifact}
-        try:
-            if os.environ.get(OFFLINE) == "1" and not isinstance(ref, refs.PathRef):
-                raise Unavailable(f"{OFFLINE} is set", remedy=f"unset {OFFLINE} to ask the hub")
-            listing = hubs.resolve(ref, "model" if step.model else "dataset", self.settings.hubs)
-        except Unavailable as failure:
-            action = None if step.fresh else self.yard.known(last_key(step.ref, step.trust))
-            if action is None:
-                raise Unavailable(failure.what, where=str(ref), why="and nothing was fetched from it before", remedy=failure.remedy) from failure
-            note = f"{ref}: the hub was not asked or did not answer ({failure.what}); as of {action.at}"
-            self.view.note(note)
-            self._save(self._status.model_copy(update={"notes": (*self._status.notes, note)}))
-            self._finish(name, StepState.REUSED, action.artifact, note=note)
-            return {"ref": str(ref), "artifact": action.artifact, "stale": True}
-        self._listings[name] = listing
-        return {"ref": str(ref), "listing": listing.record(), "digest": listing.digest}
+        kind, again = step.makes(), name in self.settings.force
+        found = resolve_or_last(self.yard, step.ref, kind, self.settings.hubs, trust=step.trust, fresh=step.fresh, again=again)
+        if found.listing:
+            self._listings[name] = found.listing
+            return found.record()
+        if found.stale:
+            self.view.note(found.note)
+            self._save(self._status.model_copy(update={"notes": (*self._status.notes, found.note)}))
+        self._finish(name, StepState.REUSED, found.artifact, note=found.note)
+        return found.record()
 
     # --- the loop
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from modelyard import config
 from modelyard.errors import Failure, NoInput, from_exit
+from modelyard.run.results import metrics_of
 from modelyard.run.settings import Settings
 from modelyard.run.start import attach, start_detached
 from modelyard.run.view import View
@@ -35,56 +35,67 @@ class StepFailed(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a step made. digest: the artifact's name. path: the folder of its files; read-only by agreement."""
+    """What a step made.
+
+    digest: the artifact's name. path: the folder of its files, read-only by agreement; None where the yard is on a cluster.
+    """
 
     digest: str
-    path: Path
     kind: str
+    path: Path | None
+    measured: Mapping[str, Any]
 
     @property
     def metrics(self) -> Mapping[str, Any]:
         """Name -> point value of an evaluation. Raises NoInput for other kinds of artifacts."""
         if self.kind != "metrics":
             raise NoInput(f"a {self.kind} has no metrics", where=self.digest, remedy="ask for an evaluate step")
-        return {name: metric["value"] for name, metric in json.loads((self.path / "metrics.json").read_bytes())["metrics"].items()}
+        return {name: metric["value"] for name, metric in self.measured.items()}
+
+
+class Submitted(Protocol):
+    """A run that somebody drives."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    def status(self) -> RunStatus:
+        """The run as it stands."""
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        """Wait for the end. Raises StepFailed when a step failed or the run was stopped; TimedOut after `timeout` seconds."""
+
+    def cancel(self) -> None:
+        """Ask for the end; steps keep what they have."""
+
+    def artifact(self, step: str) -> Result:
+        """What a step made. Raises NoInput when there is no such step, or it has made nothing yet."""
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """A run that somebody drives."""
+class Here:
+    """A run in a yard of this machine."""
 
     id: str
     yard: Yard
 
     def status(self) -> RunStatus:
-        """The run as it stands."""
+        """As its driver wrote it."""
         return self._run.status()
 
     def wait(self, timeout: float | None = None) -> RunStatus:
-        """Wait for the end. Raises StepFailed when a step failed or the run was stopped; TimedOut after `timeout` seconds."""
-        status = attach(self._run, View(), timeout)
-        for name, step in status.steps.items():
-            if step.state is StepState.FAILED and (failure := step.failure()):
-                raise StepFailed(name, failure)
-        if kind := from_exit(status.exit_code or 0):
-            remedy = "submit it again: what is finished is reused"
-            raise StepFailed("", kind(f"the run was {status.state.value}", why="; ".join(status.notes), remedy=remedy))
-        return status
+        """Until its driver has ended it, or is gone."""
+        return ended_well(attach(self._run, View(), timeout))
 
     def cancel(self) -> None:
-        """Ask for the end; steps keep what they have."""
+        """By a file in the run's folder."""
         self._run.request_cancel()
 
     def artifact(self, step: str) -> Result:
-        """What a step made. Raises NoInput when there is no such step, or it has made nothing yet."""
-        steps = self.status().steps
-        if step not in steps:
-            raise NoInput(f"there is no step {step!r}", where=self.id, why=f"the steps are {', '.join(steps)}", remedy="correct the name")
-        digest = steps[step].artifact
-        if digest is None:
-            raise NoInput(f"step {step!r} has made nothing", where=self.id, why=f"it is {steps[step].state.value}", remedy="wait for the run")
-        found = self.yard.artifacts.get(digest)
-        return Result(found.digest, found.path, found.kind)
+        """From the yard."""
+        found = self.yard.artifacts.get(made_by(self.status(), step))
+        return Result(found.digest, found.kind, found.path, metrics_of(found) if found.kind == "metrics" else {})
 
     @property
     def _run(self) -> Run:
@@ -99,13 +110,43 @@ def submit(
     hubs: Mapping[str, str] | None = None,
     jobs: int = 1,
     force: Iterable[str] = (),
+    namespace: str | None = None,
+    context: str | None = None,
+    image: str | None = None,
 ) -> Submitted:
-    """Start a run of a pipeline, or of a lone step, in the background; one that is live is joined.
+    """Start a run of a pipeline, or of a lone step, in the background or on a cluster; one that is live is joined.
 
-    on, yard, hubs: default as modelyard.toml and the environment say. force: steps to do again although their result is known.
+    on, yard, hubs, namespace, context, image: default as modelyard.toml and the environment say. force: steps to do again although their result is
+    known.
     """
     if isinstance(pipeline, Step):
         pipeline = Pipeline(pipeline.verb, {pipeline.verb: pipeline})
-    in_force = config.load({"on": on, "yard": None if yard is None else str(yard)})
-    run = start_detached(pipeline, Settings(in_force.yard, in_force.hubs if hubs is None else hubs, jobs, frozenset(force)))
-    return Submitted(run, Yard.open(in_force.yard))
+    told = {"on": on, "yard": None if yard is None else str(yard), "namespace": namespace, "context": context, "image": image}
+    in_force = config.load(told)
+    settings = Settings(in_force.yard, in_force.hubs if hubs is None else hubs, jobs, frozenset(force))
+    if not in_force.remote:
+        return Here(start_detached(pipeline, settings), Yard.open(in_force.yard))
+    from modelyard.run.there import begin  # late: who runs here never pays for it
+
+    return begin(pipeline, settings, in_force)
+
+
+def ended_well(status: RunStatus) -> RunStatus:
+    """The status, if it is a good one. Raises StepFailed."""
+    for name, step in status.steps.items():
+        if step.state is StepState.FAILED and (failure := step.failure()):
+            raise StepFailed(name, failure)
+    if kind := from_exit(status.exit_code or 0):
+        remedy = "submit it again: what is finished is reused"
+        raise StepFailed("", kind(f"the run was {status.state.value}", why="; ".join(status.notes), remedy=remedy))
+    return status
+
+
+def made_by(status: RunStatus, step: str) -> str:
+    """Digest of what a step made. Raises NoInput."""
+    if step not in status.steps:
+        raise NoInput(f"there is no step {step!r}", where=status.run, why=f"the steps are {', '.join(status.steps)}", remedy="correct the name")
+    digest = status.steps[step].artifact
+    if digest is None:
+        raise NoInput(f"step {step!r} has made nothing", where=status.run, why=f"it is {status.steps[step].state.value}", remedy="wait for the run")
+    return digest

@@ -72,7 +72,7 @@ def failure(error: OSError, path: Path) -> Failure:
     if error.errno in _FULL:
         kind, what, remedy = NoSpace, "the volume is full", "make room (modelyard yard gc), or use a larger volume"
     elif error.errno == errno.EROFS:
-        kind, what, remedy = NoPermission, "the volume is mounted read-only", "mount it writable"
+        what, remedy = "the volume is mounted read-only", "mount it writable; where it was writable before, look at the volume"
     elif error.errno in (errno.EACCES, errno.EPERM):
         kind, what = NoPermission, "the yard does not belong to this user's group"
         remedy = f"where the volume lies: chgrp -R {os.getegid()} YARD && chmod -R g+rwX YARD && find YARD -type d -exec chmod g+s {{}} +"
@@ -104,6 +104,15 @@ def make_folders(path: Path) -> None:
         with _door("mkdir", folder), suppress(FileExistsError):
             os.mkdir(folder, FOLDER_MODE)
             os.chmod(folder, FOLDER_MODE)  # mkdir heeds the umask, and ignores setgid
+
+
+def new_folder(path: Path) -> bool:
+    """Make one folder in a folder that is there; False where something of that name is there: of many who try, one made it."""
+    with _door("mkdir", path), suppress(FileExistsError):
+        os.mkdir(path, FOLDER_MODE)
+        os.chmod(path, FOLDER_MODE)  # as above
+        return True
+    return False
 
 
 def names(folder: Path) -> list[str]:

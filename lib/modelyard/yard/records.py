@@ -78,3 +78,8 @@ class Table(Generic[AnyRecord]):
 def utc_now() -> str:
     """The time of this machine for people to read (ISO 8601, UTC, seconds); nothing is decided by it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def utc(seconds: float) -> str:
+    """A file's time in the same form."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

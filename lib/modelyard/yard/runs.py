@@ -1,10 +1,11 @@
 """Runs: what was asked, what is happening, and what came of it, as files that a driver and its steps write and anybody may read.
 
     runs/<run-id>/spec.json, status.json, heartbeat, cancel
-    runs/<run-id>/steps/<step>/<attempt>/{order,progress,outcome}.json, log.jsonl, samples.jsonl, stderr.txt
+    runs/<run-id>/steps/<step>/<attempt>/{order,resolved,progress,outcome}.json, log.jsonl, samples.jsonl, stderr.txt
 
 A run belongs to the driver that made its folder; that rename is the only election. Whether the driver lives is seen from its heartbeat alone:
-a counter that stands still for as long as the observer waits, on the observer's own clock.
+a counter that stands still for as long as the observer waits, on the observer's own clock. A run whose driver does not see this yard has no
+status.json: its steps wrote it down, it stands as their attempts do, and its heart beats while one of them is at work.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from modelyard.errors import Corrupt, NoInput, suggest
+from modelyard.document import Document
+from modelyard.errors import Corrupt, NoInput, Usage, Yielded, suggest
 from modelyard.order import Ending, Order, Outcome
-from modelyard.spec import canonical
+from modelyard.spec import Pipeline, canonical, from_document
+from modelyard.steps import Step
 from modelyard.yard import files, records
 from modelyard.yard.layout import Layout
 from modelyard.yard.staging import Staging
@@ -74,6 +77,10 @@ class _Spec(records.Record):
     resolved: dict[str, Any] = {}
 
 
+class _Resolved(records.Record, extra="allow"):
+    ref: str
+
+
 class RunStatus(records.Record):
     """A run as it stands. started, ended: ISO times, for people; nothing is decided by them."""
 
@@ -120,6 +127,15 @@ class Attempt:
         path = self.path / "order.json"
         records.store(path, order, durable=False)
         return path
+
+    def write_resolved(self, resolved: dict[str, Any]) -> None:
+        """Keep what the ref of a fetch stands for, where the attempt found that out."""
+        files.write_atomic(self.path / "resolved.json", canonical(resolved))
+
+    def resolved(self) -> dict[str, Any] | None:
+        """What its ref stands for, as far as it found that out."""
+        found = records.load(self.path / "resolved.json", _Resolved)
+        return found.model_dump() if found else None
 
     def outcome(self) -> Outcome | None:
         """How the attempt ended, None when it has not, or was killed before it could say so."""
@@ -182,7 +198,9 @@ class Run:
 
     def spec(self) -> dict[str, Any]:
         """`pipeline`: with every default; `resolved`: step -> what its ref stands for."""
-        return self._load("spec.json", _Spec).model_dump()
+        spec = self._load("spec.json", _Spec)
+        found = {} if self._driven() else {name: [attempt.resolved() for attempt in self.attempts(name)] for name in files.names(self.path / "steps")}
+        return {**spec.model_dump(), "resolved": {**spec.resolved, **{name: told for name, all_of in found.items() for told in all_of if told}}}
 
     def write_spec(self, spec: dict[str, Any]) -> None:
         """Keep the spec, once refs are resolved."""
@@ -190,7 +208,7 @@ class Run:
 
     def status(self) -> RunStatus:
         """The run as it stands."""
-        return self._load("status.json", RunStatus)
+        return self._load("status.json", RunStatus) if self._driven() else self._as_its_attempts()
 
     def write_status(self, status: RunStatus) -> None:
         """Say how the run stands."""
@@ -232,10 +250,55 @@ class Run:
         return Attempt(self, step, number)
 
     def new_attempt(self, step: str) -> Attempt:
-        """The next attempt at a step, with its folder."""
-        attempt = self.attempt(step, max((attempt.number for attempt in self.attempts(step)), default=0) + 1)
-        files.make_folders(self._target("steps", step, str(attempt.number)))
-        return attempt
+        """The next attempt at a step, with its folder, which nobody else gets."""
+        files.make_folders(self._target("steps", step))
+        number = max((attempt.number for attempt in self.attempts(step)), default=0) + 1
+        while not files.new_folder(self._target("steps", step, str(number))):
+            number += 1  # somebody who counts at the same time was faster
+        return self.attempt(step, number)
+
+    def _driven(self) -> bool:
+        """Whether its driver keeps its status here."""
+        return files.status(self.path / "status.json") is not None
+
+    def _as_its_attempts(self) -> RunStatus:
+        """The status that the last attempt at each step amounts to. A step that nobody tries again looks as if it ran on, or waited."""
+        pipeline = self._pipeline()
+        steps = {name: self._as_its_last(name, step) for name, step in ((name, pipeline.steps[name]) for name in pipeline.order())}
+        failed = [step.exit_code for step in steps.values() if step.state is StepState.FAILED]
+        states = {step.state for step in steps.values()}
+        state, code = RunState.RUNNING, None
+        if failed:
+            state, code = RunState.FAILED, failed[0]
+        elif states <= FINISHED:
+            state, code = RunState.DONE, 0
+        elif StepState.STOPPED in states and StepState.RUNNING not in states:
+            state, code = RunState.STOPPED, Yielded.exit_code
+        last = [self.attempts(name)[-1].path / "outcome.json" for name, step in steps.items() if step.exit_code is not None]
+        ended = max((found.st_mtime for path in last if (found := files.status(path))), default=0.0) if code is not None else 0.0
+        made = files.status(self.path / "spec.json")
+        started = records.utc(made.st_mtime) if made else ""
+        ended_at = records.utc(ended) if ended else ""
+        return RunStatus(run=self.id, pipeline=pipeline.name, state=state, exit_code=code, started=started, ended=ended_at, steps=steps)
+
+    def _as_its_last(self, name: str, step: Step) -> StepStatus:
+        attempts = self.attempts(name)
+        if not attempts:
+            return StepStatus(verb=step.verb)
+        outcome = attempts[-1].outcome()
+        if outcome is None:
+            return StepStatus(verb=step.verb, state=StepState.RUNNING, attempt=attempts[-1].number)
+        state = StepState.STOPPED if outcome.exit_code == Yielded.exit_code else StepState.FAILED
+        if not outcome.exit_code:
+            state = StepState.REUSED if outcome.reused else StepState.DONE
+        told = {field: getattr(outcome, field) for field in Ending.model_fields}
+        return StepStatus(verb=step.verb, state=state, attempt=attempts[-1].number, kind=(step.makes() or "") if outcome.artifact else "", **told)
+
+    def _pipeline(self) -> Pipeline:
+        try:
+            return from_document(Document("spec.json", self._load("spec.json", _Spec).pipeline, {}))
+        except Usage as failure:
+            raise Corrupt("this run's spec.json is torn or not ours", where=str(self.path), why=str(failure), remedy="remove the folder") from failure
 
     def _target(self, *parts: str) -> Path:
         return self._layout.target("runs", self.id, *parts)
@@ -257,12 +320,16 @@ class Runs:
     def create(self, run_id: str, spec: dict[str, Any], status: RunStatus) -> Run | None:
         """A new run with its first spec and status; None when there is one of that name: whoever made it is its driver."""
         with Staging(self._layout, run_id) as staged:
-            files.create(staged.files / "spec.json", canonical(spec))
             files.create(staged.files / "status.json", records.encode(status))
-            files.create(staged.files / "heartbeat", b"0")
-            if files.rename(staged.files, self._root / run_id) != "done":
-                return None
-        files.sync(self._root)
+            return Run(self._layout, run_id) if self._put(staged, run_id, spec) else None
+
+    def undriven(self, run_id: str, spec: dict[str, Any]) -> Run:
+        """The run of exactly that name, made where it is missing, by one of its steps: its driver does not see this yard. Raises Usage: no name."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise Usage(f"{run_id!r} is no name of a run", remedy="lower-case letters, digits and '-', at most 63")
+        if files.status(self._root / run_id / "spec.json") is None:
+            with Staging(self._layout, run_id) as staged:
+                self._put(staged, run_id, spec)
         return Run(self._layout, run_id)
 
     def list(self) -> Sequence[Run]:
@@ -299,6 +366,15 @@ class Runs:
             beat = files.status(run.path / "heartbeat")
             if beat is not None and beat.st_mtime >= oldest and (status := run.status()).state is RunState.RUNNING:
                 yield from (step.artifact for step in status.steps.values() if step.artifact)
+
+    def _put(self, staged: Staging, run_id: str, spec: dict[str, Any]) -> bool:
+        """Give a new run its name; False where there is one of that name."""
+        files.create(staged.files / "spec.json", canonical(spec))
+        files.create(staged.files / "heartbeat", b"0")
+        if files.rename(staged.files, self._root / run_id) != "done":
+            return False
+        files.sync(self._root)
+        return True
 
     def _names(self) -> Sequence[str]:
         return [name for name in files.names(self._root) if _RUN_ID.fullmatch(name)]

@@ -8,7 +8,7 @@ import pytest
 
 from modelyard import __version__, config
 from modelyard.errors import Usage
-from modelyard.run import Settings
+from modelyard.run.settings import Settings, place_of
 from modelyard.spec import Pipeline
 from modelyard.steps import Fetch
 

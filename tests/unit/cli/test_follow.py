@@ -46,7 +46,7 @@ def test_plain_progress_now_and_then() -> None:
     lines: list[str] = []
     now = [0.0]
     view = follow.Plain(lines.append, clock=lambda: now[0])
-    view.changed(status(a={"state": StepState.RUNNING}))
+    view.changed(status(a={"state": StepState.RUNNING, "attempt": 1}))
     for second in range(25):
         now[0] = float(second)
         view.progress("a", Progress(done=second, total=100, unit="rows", rate=1.0, left=100.0 - second))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_every_command_has_help_with_examples(call: Call, path: tuple[str, ...])
 def test_examples_parse() -> None:
     for _, command in commands():
         for example in examples(command) if not isinstance(command, click.Group) else ():
-            program, *arguments = shlex.split(example.split(" > ")[0])
+            program, *arguments = shlex.split(re.split(" [>|] ", example)[0])
             if program != "modelyard":
                 continue  # somebody else's command, such as a hub's own client
             path = tuple(arguments[: 2 if arguments[0] in ("hub", "yard") else 1])

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from modelyard import run as run_api
 from modelyard.cli import results
 from modelyard.errors import NoSpace, Unavailable
 from modelyard.gate import judge
 from modelyard.order import Outcome
-from modelyard.run import Settings, View
+from modelyard.run import start as run_api
+from modelyard.run.settings import Settings
+from modelyard.run.view import View
 from modelyard.spec import Pipeline
 from modelyard.steps import STEPS, Gate, Reuse
 from modelyard.yard import Yard

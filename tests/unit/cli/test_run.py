@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from modelyard import run as run_api
-from modelyard.run import Settings, View
+from modelyard.run import start as run_api
+from modelyard.run.settings import Settings
+from modelyard.run.view import View
 from modelyard.spec import Pipeline
 from modelyard.steps import Finetune, Resources
 from modelyard.yard import Yard

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import modelyard.run
-from modelyard.cli import runs
+from modelyard.cli import places
+from modelyard.cli import runs as commands
 from modelyard.cli.session import complete_runs
+from modelyard.run import start
 from modelyard.yard import Yard
 from modelyard.yard.runs import Run, RunState, StepState, StepStatus
 
@@ -45,8 +45,8 @@ def at_work(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def at_work(*happens: Callable[[], object]) -> None:
         clock = Clock(*happens)
-        monkeypatch.setattr(runs, "time", clock)
-        monkeypatch.setattr(sys.modules[modelyard.run.start.__module__], "time", clock)  # its package has a function of that name
+        monkeypatch.setattr(places, "time", clock)
+        monkeypatch.setattr(start, "time", clock)
         monkeypatch.setattr(Run, "live", lambda run, sleep=clock.sleep: LIVE(run, 10.0, clock.monotonic, sleep))
 
     return at_work
@@ -233,6 +233,6 @@ def test_names_of_runs_complete(yard: Yard) -> None:
     import click
 
     make_run(yard)
-    context = click.Context(runs.show)
+    context = click.Context(commands.show)
     assert [item.value for item in complete_runs(context, click.Argument(["run"]), "rev")] == ["reviews-0123456789-r1"]
     assert complete_runs(context, click.Argument(["run"]), "x") == []

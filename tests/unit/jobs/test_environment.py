@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelyard_jobs.child import _confirm
-from modelyard_jobs.frame import TOKENS, environment
+from modelyard_jobs.process import TOKENS, environment
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import Corrupt, Failure, HostOom, Interrupted, NoSpace, Unavailable, Yielded
-from modelyard.hubs import Listing
+from modelyard.hubs import Listing, resolving
 from modelyard.order import Order, Outcome
 from modelyard.refs import HubRef
 from modelyard.run import pipeline as module
@@ -215,8 +215,8 @@ def test_the_end_may_be_asked_for_before_refs_are_resolved(
             yard.runs.get("run-r1").request_cancel()
         return real(ref, *_)  # type: ignore[arg-type]
 
-    real = module.hubs.resolve
-    monkeypatch.setattr(module.hubs, "resolve", resolve)
+    real = resolving.resolve
+    monkeypatch.setattr(resolving, "resolve", resolve)
     executor = Scripted(yard)
     status = drive(yard, pipeline, executor, signals)
     assert (len(asked), executor.started) == (1, [])

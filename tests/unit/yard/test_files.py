@@ -85,7 +85,7 @@ def test_a_volume_that_lacks_something_is_refused(tmp_path: Path, monkeypatch: p
         ("EDQUOT", NoSpace),
         ("EACCES", NoPermission),
         ("EPERM", NoPermission),
-        ("EROFS", NoPermission),
+        ("EROFS", VolumeFailed),
         ("EIO", VolumeFailed),
         ("ESTALE", VolumeFailed),
     ],
@@ -209,7 +209,7 @@ def test_a_read_only_volume(tiny: Path) -> None:
     yard = Yard.open(tiny / "yard")
     kept = commit_to(yard, {"w": b"1"})
     subprocess.run(["mount", "-o", "remount,ro", str(tiny)], check=True)
-    with pytest.raises(NoPermission, match="read-only"):
+    with pytest.raises(VolumeFailed, match="read-only"):
         commit_to(Yard.open(yard.root), {"w": b"2"})
     assert Yard.open(yard.root, write=False).artifacts.get(kept.digest) == kept
     lease = yard.leases.acquire("listing")

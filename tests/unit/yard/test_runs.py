@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from modelyard.errors import Corrupt, NoInput
+from modelyard.errors import Corrupt, NoInput, Usage
 from modelyard.order import Outcome
+from modelyard.spec import Pipeline
+from modelyard.steps import Evaluate, Fetch, Finetune
 from modelyard.yard import Yard
 from modelyard.yard.runs import Progress, Run, RunState, RunStatus, StepState, StepStatus
 
@@ -103,6 +106,105 @@ def test_attempts_count_up_and_keep_their_records(yard: Yard) -> None:
     assert attempt.seconds() == 2.5
     attempt.write_outcome(Outcome(exit_code=0, seconds=4.0))
     assert (attempt.seconds(), attempt.ended()) == (4.0, "ok")
+
+
+def at_once(count: int, call: Callable[[], object]) -> list[object]:
+    """What as many calls give that begin together."""
+    together, given = threading.Barrier(count), []
+
+    def one() -> None:
+        together.wait()
+        given.append(call())
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(given) == count
+    return given
+
+
+def test_those_who_count_at_once_get_attempts_of_their_own(yard: Yard) -> None:
+    run = make(yard, "a-1-r1")
+    numbers = [number for _ in range(10) for number in at_once(8, lambda: run.new_attempt("step").number)]
+    assert sorted(numbers) == list(range(1, 81))
+
+
+PIPELINE = Pipeline(
+    "a", {"rows": Fetch(dataset="hf://datasets/me/rows"), "tuned": Finetune(model="./m", data="rows"), "score": Evaluate(model="tuned", data="rows")}
+)
+
+
+def undriven(yard: Yard) -> Run:
+    return yard.runs.undriven("a-1-r1", {"pipeline": PIPELINE.to_dict()})
+
+
+def test_a_run_that_nobody_drives_here_is_written_down_once(yard: Yard) -> None:
+    assert {run.id for run in at_once(8, lambda: undriven(yard))} == {"a-1-r1"}
+    assert yard.runs.undriven("a-1-r1", {"pipeline": {}}).spec()["pipeline"] == PIPELINE.to_dict()
+    assert yard.runs.create("a-1-r1", {}, RunStatus(run="a-1-r1", pipeline="a")) is None
+    assert list((yard.root / "staging").iterdir()) == []
+    assert not (yard.runs.get("a-1-r1").path / "status.json").exists()
+
+
+@pytest.mark.parametrize("name", ["../a", "", "a/b", "A", "a" * 64])
+def test_a_run_that_nobody_drives_here_needs_a_name(yard: Yard, name: str) -> None:
+    with pytest.raises(Usage):
+        yard.runs.undriven(name, {})
+    assert yard.runs.list() == []
+
+
+def test_a_run_that_nobody_drives_here_stands_as_its_attempts_do(yard: Yard) -> None:
+    run = undriven(yard)
+    fetch = next(name for name in PIPELINE.steps if name.startswith("fetch-"))
+    status = run.status()
+    assert (status.state, status.pipeline, status.ended) == (RunState.RUNNING, "a", "")
+    assert {step.state for step in status.steps.values()} == {StepState.WAITING}
+    assert list(status.steps) == PIPELINE.order()
+    ends = {
+        "rows": [Outcome(exit_code=69, category="unavailable"), Outcome(exit_code=0, artifact="1" * 64, seconds=2.0)],
+        fetch: [Outcome(exit_code=0, artifact="2" * 64, reused=True)],
+        "tuned": [None],
+    }
+    for name, outcomes in ends.items():
+        for outcome in outcomes:
+            attempt = run.new_attempt(name)
+            if outcome:
+                attempt.write_outcome(outcome)
+    steps = run.status().steps
+    assert {name: (step.state, step.attempt, step.kind) for name, step in steps.items()} == {
+        "rows": (StepState.DONE, 2, "dataset"),
+        fetch: (StepState.REUSED, 1, "model"),
+        "tuned": (StepState.RUNNING, 1, ""),
+        "score": (StepState.WAITING, 0, ""),
+    }
+    assert (steps["rows"].artifact, steps["rows"].seconds) == ("1" * 64, 2.0)
+    tuned = run.attempts("tuned")[-1]
+    tuned.write_outcome(Outcome(exit_code=75, category="yielded"))
+    assert (run.status().state, run.status().exit_code) == (RunState.STOPPED, 75)
+    tuned.write_outcome(Outcome(exit_code=65, category="data", what="they do not fit"))
+    status = run.status()
+    assert (status.state, status.exit_code, status.steps["tuned"].what) == (RunState.FAILED, 65, "they do not fit")
+    for name in ("tuned", "score"):
+        run.new_attempt(name).write_outcome(Outcome(exit_code=0, artifact="3" * 64))
+    status = run.status()
+    assert (status.state, status.exit_code) == (RunState.DONE, 0)
+    assert status.started <= status.ended
+    assert [found.id for found in yard.runs.list()] == ["a-1-r1"]
+
+
+def test_what_its_attempts_resolved_is_in_the_spec_of_a_run_that_nobody_drives_here(yard: Yard) -> None:
+    run = undriven(yard)
+    assert run.spec()["resolved"] == {}
+    run.new_attempt("rows").write_resolved({"ref": "hf://datasets/me/rows", "listing": {"revision": "a" * 40}})
+    run.new_attempt("rows")
+    assert run.spec()["resolved"] == {"rows": {"ref": "hf://datasets/me/rows", "listing": {"revision": "a" * 40}}}
+
+
+def test_a_spec_that_is_no_pipeline_is_corrupt(yard: Yard) -> None:
+    with pytest.raises(Corrupt):
+        yard.runs.undriven("a-1-r1", {"pipeline": {"name": 1}}).status()
 
 
 def test_a_torn_status_is_corrupt_not_a_traceback(yard: Yard) -> None:

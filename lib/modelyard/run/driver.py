@@ -1,0 +1,163 @@
+"""`python -m modelyard.run.driver FILE --yard DIR`: what a driver's pod executes.
+
+The pod may die at any time: the next one takes the run up where it stands, and the steps' Jobs have gone on meanwhile. So SIGTERM ends this process
+alone (75, which starts another pod). The exit code is otherwise the class of the run's end, and the termination message says which step it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from modelyard.document import Document
+from modelyard.errors import Bug, Crashed, Failure, Unavailable, Yielded
+from modelyard.kube.cluster import Cluster, Manifest
+from modelyard.kube.place import Place
+from modelyard.kube.policy import CRASHED_STEP
+from modelyard.order import Outcome, termination_message
+from modelyard.run.kubernetes import AWAY_LIMIT, Jobs
+from modelyard.run.mirror import Mirror
+from modelyard.run.pipeline import Driver, Signals, first_status
+from modelyard.run.settings import Settings
+from modelyard.run.view import View
+from modelyard.spec import Pipeline, from_document
+from modelyard.yard import Yard
+from modelyard.yard.runs import Progress, Run, RunState, RunStatus, StepState
+
+PATIENCE = 15.0
+"""Seconds for one request: an API server that is away longer is asked again by whoever needs it, and a signal is heard in between."""
+TERMINATION_LOG = Path("/dev/termination-log")
+
+
+class Lines(View):
+    """A driver's log: one JSON object a line with a sequence number, as steps write theirs."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._lock = threading.Lock()
+        self._states: dict[str, tuple[StepState, str]] = {}
+
+    def begun(self, run: str, note: str) -> None:
+        """A line."""
+        self._write("begun", run=run, note=note)
+
+    def changed(self, status: RunStatus) -> None:
+        """A line for each step that is in another state, or waits for something else, and for the end of the run."""
+        for name, step in status.steps.items():
+            if self._states.get(name, (StepState.WAITING, "")) != (step.state, step.note):
+                self._states[name] = step.state, step.note
+                told = {"category": step.category, "what": step.what, "remedy": step.remedy} if step.state is StepState.FAILED else {}
+                self._write(step.state.value, step=name, attempt=step.attempt, artifact=step.artifact, note=step.note, **told)
+        if status.state is not RunState.RUNNING:
+            self._write("ended", run=status.run, state=status.state.value, exit_code=status.exit_code)
+
+    def progress(self, step: str, progress: Progress) -> None:
+        """Nothing: the steps' own logs have it."""
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self._write(text)
+
+    def _write(self, event: str, **fields: Any) -> None:
+        with self._lock:
+            self._seq += 1
+            told = {name: value for name, value in fields.items() if value not in (None, "")}
+            line = {"seq": self._seq, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "level": "info", "event": event, **told}
+            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+
+def main(argv: list[str], cluster: Cluster | None = None) -> int:
+    """Drive the run that FILE describes, from where it stands; the exit code. cluster: default the one that this process is in."""
+    parser = argparse.ArgumentParser(prog="modelyard.run.driver", description="Drive a run as Jobs of the cluster that this process is in.")
+    parser.add_argument("file", type=Path, help="the run: its id, pipeline, settings and place")
+    parser.add_argument("--yard", type=Path, required=True, help="the yard's folder")
+    arguments = parser.parse_args(argv)
+    signals = Signals()
+    signal.signal(signal.SIGTERM, lambda *_: setattr(signals, "stop", True))
+    try:
+        told = json.loads(arguments.file.read_bytes())
+        status = _drive(told, arguments.yard, cluster or _own_cluster(), signals)
+    except Failure as failure:
+        sys.stderr.write(f"{failure}\n")
+        return _end(Outcome.of(failure, 0.0))
+    except Exception as error:  # noqa: BLE001  # the frame does the same for a step: an error of ours has a name and a traceback
+        traceback.print_exc()
+        return _end(Outcome.of(Bug(f"{type(error).__name__}: {error}", remedy="the driver's log holds the traceback"), 0.0))
+    return _end(_outcome(status))
+
+
+def _drive(told: Mapping[str, Any], root: Path, cluster: Cluster, signals: Signals) -> RunStatus:
+    place = Place.model_validate(told["place"])
+    pipeline = from_document(Document("run.json", told["pipeline"], {}))
+    asked = told["settings"]
+    settings = Settings(root, asked["hubs"], asked["jobs"], frozenset(asked["force"]))
+    yard = Yard.open(root)
+    run, ours = take(yard, told["run"], pipeline, asked)
+    jobs = Jobs(cluster, place, yard, run, pipeline.name, shares_yard=True, owner=_own_job(cluster, run.id, signals))
+    view = Mirror(cluster, run, pipeline.name, Lines(), yard=yard, jobs=lambda: jobs.made)
+    view.begun(run.id, "" if ours else "an earlier driver has begun it")
+    view.start()
+    try:
+        status = run.status()
+        if status.state is RunState.RUNNING:
+            status = Driver(run, pipeline, yard, jobs, settings, view, signals).drive()
+        return status
+    finally:
+        view.close()
+
+
+def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Run, bool]:
+    """The run of that name, and whether it is new."""
+    spec = {"pipeline": pipeline.to_dict(), "settings": dict(settings)}
+    made = yard.runs.create(run_id, spec, first_status(run_id, pipeline))
+    return made or yard.runs.get(run_id), made is not None
+
+
+def _outcome(status: RunStatus) -> Outcome:
+    """How the run ended: as its first failed step did, or 75 where another driver has to go on."""
+    for name, step in status.steps.items():
+        if step.state is StepState.FAILED and (failure := step.failure()):
+            failure.where = ": ".join(filter(None, [name, failure.where]))
+            return Outcome.of(failure, 0.0)
+    if status.state is RunState.RUNNING:
+        return Outcome.of(Yielded("asked to stop", remedy="another driver goes on"), 0.0)
+    return Outcome(exit_code=status.exit_code or 0, category=status.state.value, note="; ".join(status.notes))
+
+
+def _end(outcome: Outcome) -> int:
+    terminal = Path(os.environ.get("MODELYARD_TERMINATION_LOG", TERMINATION_LOG))
+    if terminal.exists():
+        terminal.write_bytes(termination_message(outcome))
+    return CRASHED_STEP if outcome.exit_code == Crashed.exit_code else outcome.exit_code
+
+
+def _own_job(cluster: Cluster, run: str, signals: Signals) -> Manifest | None:
+    """The driver's Job, asked for until the API server answers: one that is away now would end the run, where one that is away later does not."""
+    deadline = time.monotonic() + AWAY_LIMIT
+    while True:
+        try:
+            return cluster.get("Job", run)
+        except Unavailable:
+            if signals.stop or time.monotonic() >= deadline:
+                raise
+
+
+def _own_cluster() -> Cluster:
+    from modelyard.kube.client import connect  # late: the client is slow to import
+
+    return connect(patience=PATIENCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,3 @@
+module modelyard/tests/cluster/pause
+
+go 1.24.0

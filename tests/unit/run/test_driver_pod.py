@@ -1,0 +1,133 @@
+"""A driver's pod: what it makes of its file, what it leaves behind, and how the next one goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.errors import Bug, Crashed, HostOom, NoPermission, Yielded
+from modelyard.kube import names, render
+from modelyard.kube.place import Place
+from modelyard.kube.policy import CRASHED_STEP
+from modelyard.order import Outcome
+from modelyard.run import driver as module
+from modelyard.run.driver import main
+from modelyard.spec import Pipeline
+from modelyard.steps import Search
+from modelyard.yard import Yard
+from modelyard.yard.runs import RunState, StepState
+
+from .standin import Clock, Standin
+
+PLACE = Place(namespace="team", image="modelyard:1", claim="modelyard")
+PIPELINE = Pipeline("looks", {"find": Search(query="x")})
+RUN = names.run_name(PIPELINE, PLACE.image, 1)
+
+
+@pytest.fixture(autouse=True)
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "termination-log"
+    path.touch()
+    monkeypatch.setenv("MODELYARD_TERMINATION_LOG", str(path))
+    before = signal.getsignal(signal.SIGTERM)
+    yield path
+    signal.signal(signal.SIGTERM, before)
+
+
+class Pod:
+    """What a driver's pod has: the file, the yard, the cluster with the driver's own Job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.yard, self.cluster = folder / "run.json", folder / "yard", Standin()
+        config, job = render.driver(PIPELINE, {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": []}, PLACE)
+        self.file.write_text(config["data"]["run.json"])
+        self.cluster.create(job)
+
+    def drive(self) -> int:
+        return main([str(self.file), "--yard", str(self.yard)], self.cluster)
+
+    def end(self, outcome: Outcome) -> None:
+        (name,) = self.cluster.jobs()
+        self.cluster.ends(name, outcome)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, clock: Clock) -> Pod:
+    return Pod(tmp_path)
+
+
+def said(terminal: Path) -> dict[str, Any]:
+    return dict(json.loads(terminal.read_bytes()))
+
+
+def test_it_drives_its_run_to_the_end(pod: Pod, clock: Clock, capsys: pytest.CaptureFixture[str], terminal: Path) -> None:
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
+    assert pod.drive() == 0
+    run = Yard.open(pod.yard).runs.get(RUN)
+    assert run.spec()["pipeline"] == PIPELINE.to_dict()
+    assert run.spec()["settings"] == {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": []}
+    assert run.status().state is RunState.DONE
+    (name,) = pod.cluster.jobs()
+    owner = pod.cluster.objects["Job", name]["metadata"]["ownerReferences"][0]
+    assert (owner["name"], owner["uid"]) == (RUN, pod.cluster.objects["Job", RUN]["metadata"]["uid"])
+    assert pod.cluster.data(names.status_name(RUN))["jobs.json"] == {"find": name}
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert [line["event"] for line in lines if line["event"] != "running"] == ["begun", "done", "ended"]
+    assert said(terminal)["exit_code"] == 0
+
+
+def test_a_step_that_failed_is_its_exit_code_and_its_last_words(pod: Pod, clock: Clock, terminal: Path) -> None:
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome.of(HostOom("too small", remedy="memory: 9Gi"), 1.0)))]
+    assert pod.drive() == HostOom.exit_code
+    told = said(terminal)
+    assert (told["category"], told["where"], told["what"], told["remedy"]) == ("host-oom", "find", "too small", "memory: 9Gi")
+
+
+def test_a_step_that_crashed_does_not_look_like_a_driver_that_was_killed(pod: Pod, clock: Clock, terminal: Path) -> None:
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome.of(Crashed("it fell over"), 1.0)))]
+    assert pod.drive() == CRASHED_STEP
+    assert said(terminal)["exit_code"] == Crashed.exit_code
+
+
+def test_sigterm_ends_the_driver_alone_and_the_next_one_goes_on(pod: Pod, clock: Clock, terminal: Path) -> None:
+    clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+    assert pod.drive() == Yielded.exit_code
+    assert said(terminal)["category"] == "yielded"
+    assert ("delete", "Job") not in pod.cluster.calls
+    run = Yard.open(pod.yard).runs.get(RUN)
+    assert (run.status().state, run.status().steps["find"].state) == (RunState.RUNNING, StepState.RUNNING)
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
+    assert pod.drive() == 0
+    assert len(pod.cluster.jobs()) == 1
+    assert run.status().state is RunState.DONE
+
+
+def test_a_driver_of_a_run_that_has_ended_ends_like_it_and_does_nothing(pod: Pod, clock: Clock) -> None:
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome.of(HostOom("too small"), 1.0)))]
+    assert pod.drive() == HostOom.exit_code
+    del pod.cluster.objects["ConfigMap", names.status_name(RUN)]  # it died before it could say so
+    assert pod.drive() == HostOom.exit_code
+    assert len(pod.cluster.jobs()) == 1
+    assert pod.cluster.data(names.status_name(RUN))["status.json"]["exit_code"] == HostOom.exit_code
+
+
+def test_a_cluster_that_denies_it_its_rights_is_named(pod: Pod, terminal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pod.cluster.down = NoPermission("may not get jobs.batch", remedy="a Role with the rule")
+    assert pod.drive() == NoPermission.exit_code
+    assert (said(terminal)["what"], said(terminal)["remedy"]) == ("may not get jobs.batch", "a Role with the rule")
+    assert "may not get jobs.batch" in capsys.readouterr().err
+
+
+def test_an_error_of_ours_has_a_name_and_a_traceback(
+    pod: Pod, terminal: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "Mirror", None)
+    assert pod.drive() == Bug.exit_code
+    assert said(terminal)["category"] == "bug"
+    assert "Traceback" in capsys.readouterr().err
