@@ -38,14 +38,14 @@ test: setup browser ## unit tests (no network, no torch, no real time), hubs by 
 	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/hubs
 	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/steps
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/browser
-	$(ONE_THREAD) $(BIN)/pytest --timeout 900 -m "not slow" tests/cluster
+	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 -m "not slow" tests/cluster
 
 test-all: setup browser ## every test, the slow ones too
 	$(ONE_THREAD) $(BIN)/pytest tests/unit
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/hubs
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/steps
 	$(ONE_THREAD) $(BIN)/pytest tests/browser
-	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/cluster
+	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 tests/cluster
 
 browser: # what tests/browser looks at reports with; without it those tests are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
@@ -66,6 +66,7 @@ images: ## modelyard:VERSION-light and -cuda by docker, podman or buildah (image
 	$(PYTHON) images/build.py
 
 cluster-up: setup ## a real Kubernetes on this machine, two nodes with fake GPUs; as root on Debian (cold: about fifteen minutes)
+	$(BIN)/python -m tests.cluster.images
 	$(BIN)/python -m tests.cluster.harness up
 
 cluster-down: setup ## stop it, and leave nothing behind

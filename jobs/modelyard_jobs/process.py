@@ -27,8 +27,9 @@ def environment(threads: int, scratch: Path, *, network: bool) -> dict[str, str]
     quiet = "HF_HUB_DISABLE_TELEMETRY ORT_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS TQDM_DISABLE PYTHONUNBUFFERED"
     folders = {"HF_HOME": "hf", "XDG_CACHE_HOME": "cache", "TRITON_CACHE_DIR": "triton", "CUDA_CACHE_PATH": "cuda", "MODELSCOPE_CACHE": "modelscope"}
     caches = {name: str(scratch / folder) for name, folder in folders.items()} | {"TMPDIR": str(scratch)}
+    pools["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
     # Threads that wait by spinning wait for ever on a core that somebody else uses: on shared cores two of them were seven times slower than one.
-    waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false" if threads == 1 else "true"}
+    waiting = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
     whole = {**waiting, **os.environ, **pools, **dict.fromkeys(quiet.split(), "1"), **caches}
     login = "HF_TOKEN_PATH"
     if network:  # a login that the SDK keeps lies where its caches are unless it is told otherwise

@@ -216,7 +216,7 @@ class FoundThere:
         """Ask its driver; delete it where it does not obey."""
         from modelyard.kube import runs
 
-        self.session.out.note(f"asking the driver of {self.id} to stop")
+        self.session.out.note(f"ending {self.id}")
         runs.cancel(self.cluster, self.id)
         if purge:
             runs.purge(self.cluster, self.id)

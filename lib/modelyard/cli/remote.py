@@ -77,7 +77,8 @@ def start(session: Session, pipeline: Pipeline, settings: Settings, *, detach: b
     from modelyard.kube import runs
 
     with follow.view(session.out) as view:
-        view.begun(run, "it is running already; following it" if attached else "")
+        unheeded = "; --force is not heeded, since it has begun" if settings.force else ""
+        view.begun(run, f"it is running already; following it{unheeded}" if attached else "")
         runs.follow(connected, run, view)
     return run, runs.described(connected, run)
 

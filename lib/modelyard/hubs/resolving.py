@@ -62,7 +62,7 @@ def resolve_or_last(
     except Unavailable as failure:
         last = None if fresh else yard.known(_last_key(ref, trust))
         if last is None:
-            why = failure.why if fresh else "and nothing was fetched from it before"
+            why = "; ".join(text for text in (failure.why, "" if fresh else "nothing was fetched from it before") if text)
             raise Unavailable(failure.what, where=ref, why=why, remedy=failure.remedy) from failure
         said = "the hub was not asked" if offline() else "the hub did not answer"
         return Resolved(parsed, artifact=last.artifact, note=f"{ref}: {said} ({failure.what}); this is what it stood for at {last.at}", stale=True)

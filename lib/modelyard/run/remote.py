@@ -124,11 +124,19 @@ def _taken(pipeline: Pipeline, place: Place, cluster: Cluster) -> _Taken:
     digest, first = names.pipeline_digest(pipeline, place.image), names.run_name(pipeline, place.image, 1)
     form = re.compile(re.escape(first.removesuffix("1")) + r"(\d+)")
     drivers = cluster.list("Job", {**labels, names.ROLE: "driver"})
-    statuses = [found["metadata"]["name"].removesuffix("-status") for found in cluster.list("ConfigMap", {**labels, names.ROLE: "status"})]
+    statuses = {found["metadata"]["name"].removesuffix("-status"): found for found in cluster.list("ConfigMap", {**labels, names.ROLE: "status"})}
     numbers = [int(match[1]) for name in [*_names(drivers), *statuses] if (match := form.fullmatch(name))]
-    alive = [driver for driver in drivers if not ends.finished(driver) and not driver["metadata"].get("deletionTimestamp")]
+    over = {name for name, found in statuses.items() if _over(found)}  # its Job takes some seconds more to say so
+    alive = [one for one in drivers if not ends.finished(one) and not one["metadata"].get("deletionTimestamp")]
+    alive = [one for one in alive if one["metadata"]["name"] not in over]
     live = [driver for driver in alive if driver["metadata"].get("annotations", {}).get(names.DIGEST) == digest]
     return _Taken(max(numbers, default=0), next(iter(_names(live)), ""))
+
+
+def _over(status: Manifest) -> bool:
+    """Whether a mirrored status says that its run has ended."""
+    told = (status.get("data") or {}).get("status.json", "")
+    return bool(told) and RunStatus.model_validate_json(told).state is not RunState.RUNNING
 
 
 def _names(found: Sequence[Manifest]) -> list[str]:

@@ -78,6 +78,14 @@ def test_a_live_run_is_joined_and_one_that_has_ended_is_followed_by_the_next_num
         assert submit(PIPELINE, settings(), PLACE, cluster) == (names.run_name(PIPELINE, PLACE.image, number), False)
 
 
+def test_a_run_whose_status_has_ended_is_not_joined_although_its_job_has_not_said_so_yet(cluster: Standin) -> None:
+    submit(PIPELINE, settings(), PLACE, cluster)
+    mirror(cluster, first_status(FIRST, PIPELINE), {})
+    assert submit(PIPELINE, settings(), PLACE, cluster) == (FIRST, True)
+    mirror(cluster, first_status(FIRST, PIPELINE).over(RunState.DONE, 0), {})
+    assert submit(PIPELINE, settings(), PLACE, cluster) == (names.run_name(PIPELINE, PLACE.image, 2), False)
+
+
 def test_a_run_that_is_being_deleted_is_not_joined(cluster: Standin) -> None:
     submit(PIPELINE, settings(), PLACE, cluster)
     cluster.delete("Job", FIRST, wait_for_pods=True)
