@@ -19,7 +19,7 @@ from modelyard.cli.options import duration
 from modelyard.cli.output import short, table
 from modelyard.cli.session import Session, command
 from modelyard.config import CLAIM
-from modelyard.errors import Corrupt, NoInput, Usage
+from modelyard.errors import Corrupt, Failure, NoInput, Usage
 from modelyard.quantities import format_bytes
 from modelyard.yard import Artifact, Yard, files
 
@@ -286,10 +286,15 @@ def _take(session: Session, chunks: Iterator[bytes], ref: refs.YardRef) -> None:
             return lambda path: staging.open(path) if path in wanted else None
 
         unpacker = Unpacker(begin, ref.kind)
-        for chunk in chunks:
-            unpacker.write(chunk)
-            if unpacker.whole:
-                break
+        try:
+            for chunk in chunks:
+                unpacker.write(chunk)
+                if unpacker.whole:
+                    break
+        except Failure:
+            for _ in chunks:  # a sender beyond an API server waits until all of it is taken, and hears of nothing before
+                pass
+            raise
         unpacker.finish()
         listing, chosen = taken[0]
         artifact = opened.artifacts.commit(staging, kind=ref.kind, format=chosen.format)

@@ -103,8 +103,9 @@ def _drive(told: Mapping[str, Any], root: Path, cluster: Cluster, signals: Signa
     asked = told["settings"]
     settings = Settings(root, asked["hubs"], asked["jobs"], frozenset(asked["force"]))
     yard = Yard.open(root)
-    run, ours = take(yard, told["run"], pipeline, asked)
-    jobs = Jobs(cluster, place, yard, run, pipeline.name, shares_yard=True, owner=_own_job(cluster, run.id, signals))
+    owner = _own_job(cluster, told["run"], signals)
+    run, ours = take(yard, told["run"], pipeline, {**asked, "driver": owner["metadata"]["uid"] if owner else ""})
+    jobs = Jobs(cluster, place, yard, run, pipeline.name, shares_yard=True, owner=owner)
     view = Mirror(cluster, run, pipeline.name, Lines(), yard=yard, jobs=lambda: jobs.made)
     view.begun(run.id, "" if ours else "an earlier driver has begun it")
     view.start()
@@ -118,9 +119,19 @@ def _drive(told: Mapping[str, Any], root: Path, cluster: Cluster, signals: Signa
 
 
 def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Run, bool]:
-    """The run of that name, and whether it is new."""
+    """The run of that name, and whether it is new.
+
+    settings: `driver` tells apart the Jobs that drive it. An ended run that another Job drove gives way: whoever removed that Job and the mirrored
+    status has forgotten the run, and its number was given again.
+    """
     spec = {"pipeline": pipeline.to_dict(), "settings": dict(settings)}
     made = yard.runs.create(run_id, spec, first_status(run_id, pipeline))
+    if made is None:
+        found = yard.runs.get(run_id)
+        if found.status().state is RunState.RUNNING or found.spec()["settings"].get("driver") == settings.get("driver"):
+            return found, False
+        yard.runs.discard(found)
+        made = yard.runs.create(run_id, spec, first_status(run_id, pipeline))
     return made or yard.runs.get(run_id), made is not None
 
 

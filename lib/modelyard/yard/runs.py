@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -331,6 +332,10 @@ class Runs:
             with Staging(self._layout, run_id) as staged:
                 self._put(staged, run_id, spec)
         return Run(self._layout, run_id)
+
+    def discard(self, run: Run) -> None:
+        """Take a run out of the list; gc deletes what it wrote."""
+        files.rename(run.path, self._layout.target("staging", f"{run.id}.{secrets.token_hex(4)}"))
 
     def list(self) -> Sequence[Run]:
         """All runs, the newest first (by the volume's time of the folder's making, then by name)."""

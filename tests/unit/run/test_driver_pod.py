@@ -65,12 +65,26 @@ def said(terminal: Path) -> dict[str, Any]:
     return dict(json.loads(terminal.read_bytes()))
 
 
+def test_a_number_that_is_given_again_is_a_run_of_its_own(pod: Pod, clock: Clock, terminal: Path) -> None:
+    """A purge removes the Job and the mirrored status; what the yard has of that run does not answer for the next one of its name."""
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
+    assert pod.drive() == 0
+    before = Yard.open(pod.yard).runs.get(RUN).spec()["settings"]["driver"]
+    assert pod.drive() == 0  # the same Job: its run has ended
+    pod.cluster.objects["Job", RUN]["metadata"]["uid"] = "another"
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
+    pod.cluster.objects = {key: value for key, value in pod.cluster.objects.items() if key[1] == RUN}
+    assert pod.drive() == 0
+    assert before != Yard.open(pod.yard).runs.get(RUN).spec()["settings"]["driver"] == "another"
+    assert len(pod.cluster.jobs()) == 1
+
+
 def test_it_drives_its_run_to_the_end(pod: Pod, clock: Clock, capsys: pytest.CaptureFixture[str], terminal: Path) -> None:
     clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
     assert pod.drive() == 0
     run = Yard.open(pod.yard).runs.get(RUN)
     assert run.spec()["pipeline"] == PIPELINE.to_dict()
-    assert run.spec()["settings"] == {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": []}
+    assert run.spec()["settings"] == {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": [], "driver": pod.cluster.objects["Job", RUN]["metadata"]["uid"]}
     assert run.status().state is RunState.DONE
     (name,) = pod.cluster.jobs()
     owner = pod.cluster.objects["Job", name]["metadata"]["ownerReferences"][0]
