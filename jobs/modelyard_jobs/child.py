@@ -50,7 +50,7 @@ def main() -> int:
     channel = os.fdopen(work["channel"], "w", encoding="utf-8", buffering=1)
 
     def send(message: Mapping[str, Any]) -> None:
-        channel.write(json.dumps(message, default=str, ensure_ascii=False) + "\n")
+        channel.write(json.dumps(message, default=str) + "\n")  # ASCII, which holds any text, half a surrogate too
 
     try:
         produced = _run(work, stop, send)

@@ -42,7 +42,9 @@ def main(argv: list[str], asked: Sequence[int] = ()) -> int:
         order, attempt = _attempt(yard, order)
     except Exception as error:  # noqa: BLE001  # there is no attempt to write it to
         failure = error if isinstance(error, Failure) else Bug(f"{type(error).__name__}: {error}", why=traceback.format_exc(limit=-3))
-        outcome = redacted(Outcome.of(Yielded("asked to stop", why=str(failure)) if stop.requested else failure, 0.0, key))
+        if stop.requested and not isinstance(failure, Yielded):
+            failure = Yielded("asked to stop", why=str(failure), remedy="the same command starts over")
+        outcome = redacted(Outcome.of(failure, 0.0, key))
         sys.stderr.write(f"{outcome.failure()}\n")
         return _end(outcome)
     return _end(Frame(order, yard, attempt, Journal(_to_stdout, attempt.add_log), stop).run())
@@ -99,6 +101,6 @@ def _end(outcome: Outcome) -> int:
 
 
 def _to_stdout(line: bytes) -> None:
-    with suppress(BrokenPipeError):  # nobody reads it any more; the yard's copy goes on
+    with suppress(OSError):  # nobody reads it any more, or where it goes to is full; the yard's copy goes on
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()

@@ -25,29 +25,27 @@ from typing import IO, Any
 
 from modelyard import keys
 from modelyard.devices import CPU, Vendor, parse_use, probe, vendor_of
-from modelyard.errors import Bug, Deadline, Failure, NoAccelerator, NoProgress, Usage, Yielded, from_record
+from modelyard.errors import Bug, Deadline, Failure, NoAccelerator, Usage, Yielded, from_record
 from modelyard.hubs import Listing
 from modelyard.hubs.credentials import redact_all
-from modelyard.hubs.resolving import remember, resolve_or_last
+from modelyard.hubs.resolving import Resolved, remember, resolve_or_last
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Order, Outcome
-from modelyard.quantities import format_bytes, format_seconds
-from modelyard.refs import is_step_name
+from modelyard.quantities import format_seconds
+from modelyard.refs import is_step_name, parse
 from modelyard.steps import Fetch, Reuse
 from modelyard.yard import Action, Decision, Staging, Yard
 from modelyard.yard.runs import Attempt
 from modelyard_jobs import crashes
 from modelyard_jobs.cgroup import Cgroup, usable_cpus
 from modelyard_jobs.context import Stop
+from modelyard_jobs.earlier import Earlier
 from modelyard_jobs.journal import Journal
 from modelyard_jobs.process import Lines, environment, reap, watching
 
 GRACE = 8.0
 """Seconds between SIGTERM and SIGKILL of the child: a checkpoint of what fits in memory, and well within a pod's 30."""
 SAMPLE_EVERY = 2.0
-FRUITLESS = 3
-"""Attempts without progress after which another one is not begun."""
-_Process = subprocess.Popen[bytes]
 
 
 @dataclass
@@ -96,11 +94,12 @@ class Frame:
         except Exception as error:  # noqa: BLE001  # the last line of defence: the outcome says what it was
             outcome = Outcome.of(self._named(error), self._seconds(), self.key, self.said.result)
         outcome = redacted(outcome.model_copy(update={"attempt": self.attempt.number}))
-        try:
-            level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
+        level = "info" if outcome.exit_code in (0, Yielded.exit_code) else "error"
+        with suppress(Failure):  # the log of a volume that is full lacks its last line; what counts is the outcome
             self.journal.write("end", level=level, **outcome.model_dump(exclude_defaults=True, exclude={"result"}))
+        try:
             self.attempt.write_outcome(outcome)
-        except Failure as failure:  # such as of a volume that is full: what came before says more
+        except Failure as failure:  # what came before says more
             if not outcome.exit_code and not self.stop.requested:
                 outcome = Outcome.of(failure, self._seconds(), self.key).model_copy(update={"attempt": self.attempt.number})
         return outcome
@@ -137,19 +136,14 @@ class Frame:
         self.order = self.order.model_copy(update={"inputs": inputs, "refs": {}})
 
     def _resolve(self) -> Outcome | None:
-        """Find out what the ref of a fetch stands for, where its driver did not; the outcome, where that is in the yard already."""
+        """Find out what the ref of a fetch stands for, where its driver did not; the outcome, where that is in the yard already.
+
+        Within one run that is found out once: what an earlier attempt wrote down holds for this one too, whatever the hub says by now.
+        """
         if not isinstance(self.step, Fetch) or self.order.listing is not None:
             return None
-        with self.stop.anywhere():
-            found = resolve_or_last(
-                self.yard,
-                self.step.ref,
-                self.step.makes(),
-                self.order.hubs,
-                trust=self.step.trust,
-                fresh=self.step.fresh,
-                again=self.order.forced,
-            )
+        known = self.attempt.run.spec()["resolved"].get(self.order.step, {}).get("listing")
+        found = Resolved(parse(self.step.ref), Listing.from_record(known)) if known else self._ask(self.step)
         self.attempt.write_resolved(found.record())
         revision = found.listing.revision if found.listing else ""
         self.journal.write("resolved", level="warning" if found.stale else "info", ref=self.step.ref, revision=revision, note=found.note)
@@ -160,27 +154,17 @@ class Frame:
         self.order = self.order.model_copy(update={"listing": found.listing.record()})
         return None
 
+    def _ask(self, step: Fetch) -> Resolved:
+        with self.stop.anywhere():
+            return resolve_or_last(self.yard, step.ref, step.makes(), self.order.hubs, trust=step.trust, fresh=step.fresh, again=self.order.forced)
+
     def _look_back(self) -> None:
-        """What earlier attempts of this run say about one more."""
-        earlier = [attempt for attempt in self.attempt.run.attempts(self.order.step) if attempt.number < self.attempt.number]
+        """What earlier attempts of this run say about one more. Raises Deadline, NoProgress, HostOom: it would be in vain."""
+        earlier = Earlier(self.attempt)
         if limit := self.order.resources.time_limit:
-            spent = sum(attempt.seconds() for attempt in earlier)
-            self.deadline = self.began + limit - spent
-            if spent >= limit:
-                what, why = f"{format_seconds(spent)} of running time are used", f"time_limit is {format_seconds(limit)}"
-                raise Deadline(what, why=why, remedy="raise time_limit")
-        if not earlier:
-            return
-        saved = self.yard.checkpoints(self.key, self.order.attempt_id).attempts()
-        recent = earlier[-FRUITLESS:]
-        if len(recent) == FRUITLESS and not any(saved.get(attempt.id) or attempt.ended() == "ok" for attempt in recent):
-            why = "; ".join(f"attempt {attempt.number}: {attempt.ended()}" for attempt in recent)
-            raise NoProgress(f"{FRUITLESS} attempts ended without progress", why=why, remedy=f"see {self._log}")
-        sample, allowed = earlier[-1].last_sample(), self.group.memory_limit()
-        if earlier[-1].outcome() is None and sample and allowed and sample.get("used", 0) >= crashes.NEAR_LIMIT * allowed:
-            raise crashes.host_oom(
-                sample["used"], allowed, f"attempt {earlier[-1].number} was killed without a word at {format_bytes(sample['used'])}"
-            )
+            self.deadline = self.began + earlier.left(limit)
+        earlier.got_on(self.yard.checkpoints(self.key, self.order.attempt_id).attempts(), self._log)
+        earlier.fitted(self.group.memory_limit())
 
     def _device(self) -> Vendor:
         """The device to run on. Raises NoAccelerator."""

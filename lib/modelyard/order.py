@@ -5,6 +5,7 @@ Both are JSON files of the attempt in the yard, so that they are also the record
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,12 +95,17 @@ def termination_message(outcome: Outcome, limit: int = 3072) -> bytes:
 
     The result is in it where all of it has room.
     """
-    whole = outcome.model_dump_json(exclude_defaults=True).encode()
+    whole = _encoded(outcome.model_dump(mode="json", exclude_defaults=True))
     if len(whole) <= limit:
         return whole
-    fields: Mapping[str, Any] = outcome.model_dump(exclude_defaults=True, exclude={"result"})
+    fields: Mapping[str, Any] = outcome.model_dump(mode="json", exclude_defaults=True, exclude={"result"})
     allowed = limit
-    while len(data := Outcome.model_validate(fields).model_dump_json(exclude_defaults=True).encode()) > limit:
+    while len(data := _encoded(fields)) > limit:
         allowed //= 2
-        fields = {name: value[:allowed] if name in ("what", "where", "why", "remedy") else value for name, value in fields.items()}
+        fields = {name: value[:allowed] if name in ("what", "where", "why", "remedy", "note") else value for name, value in fields.items()}
     return data
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes:
+    """What is no character (half a surrogate in the name of a file) is a question mark: this must never fail."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

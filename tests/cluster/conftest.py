@@ -8,17 +8,32 @@ of the three can be had the whole tier is skipped, and says in one line what is 
 from __future__ import annotations
 
 import os
-import uuid
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from examples import demo_hub
 from tests.cluster import images
-from tests.cluster.harness import kind, local, volumes
+from tests.cluster.harness import kind, local
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.local import LocalCluster
+from tests.cluster.harness.namespaces import own_namespace
+from tests.cluster.site import Site, fill, site
+
+HERE = Path(__file__).parent
+PATIENCE = 1800
+"""Seconds that a test may take by itself. A first start is none of a test's: that builds programs and images for as long as it takes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Counts a test's own time alone."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(PATIENCE, func_only=True))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -32,35 +47,51 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if given := _given():
         yield Cluster(Path(given))
-    elif (running := local.find()) is not None:
+        return
+    if (running := local.find()) is not None:
         yield running
-    elif kind.available():
-        yield kind.up(tmp_path_factory.mktemp("kind"))
-        kind.down()
-    else:
-        for target in images.TARGETS:  # before the start: then both nodes share one copy, and get it in no time
-            images.image(target)
-        yield local.up()
-        local.down()
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)  # whoever ends the tests so, as a CI does, leaves nothing behind either
+    try:
+        if kind.available():
+            yield kind.up(tmp_path_factory.mktemp("kind"))
+            kind.down()
+        else:
+            for target in images.TARGETS:  # before the start: then both nodes share one copy, and get it in no time
+                images.image(target)
+            yield local.up()
+            local.down()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
 def local_cluster(cluster: Cluster) -> LocalCluster:
     """The cluster where it is the local one: what only that can do (an API server to kill, volumes on the host) is not tested on others."""
     if not isinstance(cluster, LocalCluster):
-        pytest.skip("needs the local cluster: it looks at the nodes' disks, or kills the API server")
+        pytest.skip("needs the local cluster: it takes images from buildah, looks at the nodes' disks, or kills the API server")
     return cluster
 
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace under the restricted pod security standard, removed at the end with its volumes."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    cluster.make_namespace(name)
-    yield name
-    cluster.remove_namespace(name)
-    if isinstance(cluster, LocalCluster):
-        volumes.remove_volumes(cluster, name)
+    """A namespace of the test's own."""
+    with own_namespace(cluster) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def demo_site(local_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A person's namespace with the demo's hub in it, for all that train there."""
+    demo = tmp_path_factory.mktemp("demo") / "hub"
+    demo_hub.main(demo)
+    with site(local_cluster, tmp_path_factory.mktemp("home")) as made:
+        fill(made.hub, demo)
+        yield made
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _given() -> str | None:

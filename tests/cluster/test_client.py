@@ -23,25 +23,25 @@ from modelyard.run.view import View
 from modelyard.yard.runs import RunState, RunStatus, StepState, StepStatus
 from tests.cluster.cutting import Wire
 from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.images import BUSYBOX
 from tests.cluster.harness.local import LocalCluster
 from tests.unit.kube.alike import *  # noqa: F403  # its tests are this module's
 from tests.unit.kube.alike import Eventually, Speaks
 
-IMAGE = "localhost/modelyard-busybox:1"
 SECURE = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def pod(name: str, command: list[str], **labels: str) -> dict[str, Any]:
     """A pod that the restricted standard lets in."""
-    container = {"name": "c", "image": IMAGE, "command": command, "securityContext": SECURE}
+    container = {"name": "c", "image": BUSYBOX, "command": command, "securityContext": SECURE}
     security = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "securityContext": security, "containers": [container]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 
 
 @pytest.fixture
-def client(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+def client(local_cluster: LocalCluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setenv("KUBECONFIG", str(local_cluster.kubeconfig))
     return connect(namespace=namespace)
 
 

@@ -87,6 +87,7 @@ def driver_pods(api: client.Client, run: str) -> list[dict[str, Any]]:
     return api.list("Pod", {names.RUN: run, names.ROLE: "driver"})
 
 
+@pytest.mark.slow  # test_quickstart.py sees the same of a larger run
 def test_a_driver_that_is_killed_three_times_costs_nothing(there: Site, api: client.Client) -> None:
     run, attached = submit(pipeline(there, "killed"), settings(there), place(there), api)
     assert not attached
@@ -160,6 +161,7 @@ def test_a_step_without_a_place_says_so_and_a_cancel_ends_its_run(there: Site, a
     assert [job for job in there.jobs() if job["metadata"]["labels"][names.RUN] == run] == []
 
 
+@pytest.mark.slow  # test_equal.py sees the same of a larger run
 def test_a_driver_here_needs_no_driver_there(there: Site, api: client.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     found = drive_here(pipeline(there, "here"), settings(there), place(there), api, View())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from examples import demo_hub
-from tests.cluster.harness.local import LocalCluster
-from tests.cluster.site import PORT, ROOT, Site, fill, site
+from tests.cluster.site import PORT, ROOT, Site
 
 PIPELINE = """
 name: small
@@ -31,12 +28,8 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def made(local_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    demo = tmp_path_factory.mktemp("demo") / "hub"
-    demo_hub.main(demo)
-    with site(local_cluster, tmp_path_factory.mktemp("home")) as made:
-        fill(made.hub, demo)
-        yield made
+def made(demo_site: Site) -> Site:
+    return demo_site
 
 
 @pytest.fixture(scope="module")

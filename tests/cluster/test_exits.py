@@ -40,8 +40,6 @@ IMAGE = images.name("light").removesuffix("-light")
 NOBODY = f"http://{network.HOST}:9"
 """An address where nothing listens."""
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @dataclass
 class Case:

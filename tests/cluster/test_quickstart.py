@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -79,8 +78,7 @@ def test_every_step_ran_once_although_the_driver_was_killed(ran: Ran) -> None:
     assert {(job["status"].get("succeeded"), job["status"].get("failed", 0)) for job in jobs} == {(1, 0)}
     attempts = {step.name: [attempt.name for attempt in step.iterdir()] for step in (ran.site.yard / "runs" / ran.id / "steps").iterdir()}
     assert attempts == {name: ["1"] for name in ran.shown["steps"]}
-    (driver,) = ran.site.jobs("driver")
-    assert driver["status"]["succeeded"] == 1
+    ran.site.cluster.wait("one driver Job has succeeded", lambda: [job["status"].get("succeeded") for job in ran.site.jobs("driver")] == [1])
 
 
 def test_no_line_is_lost_or_doubled_while_the_api_server_is_away(ran: Ran) -> None:
@@ -107,11 +105,10 @@ def test_runs_are_listed_shown_and_waited_for_without_the_yard(ran: Ran) -> None
 
 
 def test_a_changed_setting_runs_only_what_depends_on_it(ran: Ran) -> None:
-    text = re.sub(r"rows: 2000", "rows: 1999", Path(QUICKSTART).read_text())
+    text = Path(QUICKSTART).read_text().replace("split: test, rows: 500", "split: test, rows: 499")
     again = ran.site.json("run", ran.site.write("changed.yaml", text))
     states = {name: step["state"] for name, step in again["steps"].items()}
-    assert states["reviews"] == states["tuned"] == states["onnx"] == "reused"
-    assert states["score"] == "done"
+    assert {name for name, state in states.items() if state != "reused"} == {"encoders", "ready", "predictions", "champion", "release"}
 
 
 def test_nothing_holds_the_token(ran: Ran) -> None:

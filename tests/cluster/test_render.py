@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,19 @@ from modelyard.kube import names, overlay
 from modelyard.kube.client import Client, connect
 from modelyard.kube.cluster import Manifest
 from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.namespaces import own_namespace
 from tests.unit.kube import manifests
 
 GOLDENS = sorted(path for path in manifests.GOLDEN.glob("*.yaml") if path.stem != "overlays")
 ACCESS = manifests.ROOT / "examples" / "cluster" / "access.yaml"
 PRIORITY = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "low"}, "value": -1}
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for all: almost nothing is made in it."""
+    with own_namespace(cluster) as name:
+        yield name
 
 
 @pytest.fixture

@@ -80,15 +80,16 @@ def shell(cluster: Cluster, image: str, namespace: str, tmp_path: Path) -> Itera
     shell.nothing_left()
 
 
-@pytest.fixture(params=["ReadWriteMany", "ReadWriteOnce"])
-def volume(request: pytest.FixtureRequest, local_cluster: LocalCluster, namespace: str) -> Path:
-    """The folder behind the claim `modelyard`, in each of the ways in which a yard's claim can be mounted."""
-    return volumes.make_volume(local_cluster, namespace, "modelyard", access_modes=(request.param,))
-
-
 @pytest.fixture
 def shared(local_cluster: LocalCluster, namespace: str) -> Path:
+    """The folder behind the claim `modelyard`, which any number of nodes may mount."""
     return volumes.make_volume(local_cluster, namespace, "modelyard")
+
+
+@pytest.fixture(params=[pytest.param("ReadWriteMany", marks=pytest.mark.slow), "ReadWriteOnce"])
+def volume(request: pytest.FixtureRequest, local_cluster: LocalCluster, namespace: str) -> Path:
+    """The same in each of the ways in which a yard's claim can be mounted; the tests of `shared` see the first of them."""
+    return volumes.make_volume(local_cluster, namespace, "modelyard", access_modes=(request.param,))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -140,13 +140,15 @@ def test_a_fetch_resolves_its_ref_itself(pod: Pod, monkeypatch: pytest.MonkeyPat
     assert pod.finish(pod.order(fetch))["reused"]
     down = {"hubs": dict.fromkeys(pod.hubs, "http://127.0.0.1:9")}
     (pod.hub / "me/small/model.safetensors").write_text("other weights")
-    stale = pod.finish(pod.order(fetch, **down))
+    assert pod.finish(pod.order(fetch))["artifact"] == said["artifact"], "within a run a ref stands for one thing"
+    assert "note" not in pod.finish(pod.order(fetch, **down))
+    later = {"run": "alone-0123456789-r2"}
+    stale = pod.finish(pod.order(fetch, **down, **later))
     assert (stale["artifact"], stale["reused"]) == (said["artifact"], True)
     assert "did not answer" in stale["note"]
-    run = Yard.open(pod.yard).runs.get(RUN)
-    assert run.spec()["resolved"]["it"]["stale"] is True
-    pod.finish(pod.order(Fetch(model=MODEL, fresh=True), **down), 69)
-    moved = pod.finish(pod.order(fetch))
+    assert Yard.open(pod.yard).runs.get(later["run"]).spec()["resolved"]["it"]["stale"] is True
+    pod.finish(pod.order(Fetch(model=MODEL, fresh=True), **down, **later), 69)
+    moved = pod.finish(pod.order(fetch, **later))
     assert moved["artifact"] != said["artifact"]
 
 

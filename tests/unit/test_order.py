@@ -38,6 +38,18 @@ def test_a_termination_message_fits_and_keeps_its_class(text: str) -> None:
     assert (found["exit_code"], found["category"], found["what"]) == (83, "host-oom", "what")
 
 
+def test_a_termination_message_fits_whatever_is_long() -> None:
+    message = termination_message(Outcome(exit_code=0, artifact="a" * 64, note="x" * 10_000))
+    assert len(message) <= 3072
+    assert json.loads(message)["artifact"] == "a" * 64
+
+
+def test_a_termination_message_is_text_whatever_is_named_in_it() -> None:
+    message = termination_message(Outcome.of(HostOom("what", where="name\udcff", remedy="ü"), 1.0))
+    again = Outcome.model_validate_json(message)
+    assert (again.where, again.remedy) == ("name?", "ü")
+
+
 def test_a_result_is_in_the_termination_message_where_all_of_it_has_room() -> None:
     small = Outcome(exit_code=0, result={"metrics": {"accuracy": {"value": 0.5}}}, attempt=2)
     assert json.loads(termination_message(small)) == small.model_dump(exclude_defaults=True)

@@ -33,7 +33,7 @@ def check(session: Session, file: str | None) -> None:
     session.out.record("Check", found, _text(pipeline, settings), name=pipeline.name if pipeline else "")
     if pipeline:
         session.out.note("the file is valid; not checked: whether refs exist, the yard, devices")
-        session.out.hint(f"modelyard run {file}")
+        session.hint(f"modelyard run {file}")
 
 
 @click.command("schema", epilog=epilog(["modelyard schema > pipeline.schema.json"]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelyard.cli.logs import Line, Tail
 from modelyard.cli.session import Session
 from modelyard.errors import Failure, Usage
-from modelyard.yard.runs import LIVE_WINDOW, Run, RunStatus, StepState
+from modelyard.yard.runs import LIVE_WINDOW, Run, RunState, RunStatus, StepState
 
 if TYPE_CHECKING:
     from modelyard.kube.cluster import Cluster
@@ -154,17 +154,25 @@ class There:
     session: Session
 
     def statuses(self) -> list[RunStatus]:
-        """As their drivers' ConfigMaps and Jobs say."""
-        from modelyard.kube import runs
-
-        return runs.runs(self._cluster())
-
-    def find(self, run: str | None, *, write: bool = False) -> FoundThere:  # noqa: ARG002  # rights are the cluster's
-        """Among the drivers' ConfigMaps and Jobs."""
+        """As their drivers' ConfigMaps and Jobs say. Raises NoInput: there is no such namespace."""
+        from modelyard.cli import remote
         from modelyard.kube import runs
 
         cluster = self._cluster()
-        return FoundThere(self.session, cluster, runs.find(cluster, run))
+        found = runs.runs(cluster)
+        if not found:
+            remote.check_namespace(cluster)
+            self.session.out.note(f"there is no run in namespace {cluster.namespace}")
+        return found
+
+    def find(self, run: str | None, *, write: bool = False) -> FoundThere:  # noqa: ARG002  # rights are the cluster's
+        """Among the drivers' ConfigMaps and Jobs."""
+        from modelyard.cli import remote
+        from modelyard.kube import runs
+
+        cluster = self._cluster()
+        with remote.named(cluster):
+            return FoundThere(self.session, cluster, runs.find(cluster, run))
 
     def _cluster(self) -> Cluster:
         from modelyard.cli import remote
@@ -193,7 +201,7 @@ class FoundThere:
         seen = runs.look(self.cluster, self.id)
         if seen.waits:
             self.session.out.note(f"{self.id}: the driver waits: {seen.waits}")
-        return seen.described(), seen.live
+        return seen.described(), seen.live and seen.status.state is RunState.RUNNING  # its Job takes some seconds more to have ended
 
     def gone(self) -> str:
         """There is no Job that drives it."""
@@ -216,8 +224,9 @@ class FoundThere:
         """Ask its driver; delete it where it does not obey."""
         from modelyard.kube import runs
 
-        self.session.out.note(f"ending {self.id}")
-        runs.cancel(self.cluster, self.id)
+        if self.status().state is RunState.RUNNING:
+            self.session.out.note(f"ending {self.id}")
+            runs.cancel(self.cluster, self.id)
         if purge:
             runs.purge(self.cluster, self.id)
 

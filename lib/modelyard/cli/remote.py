@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from modelyard.cli.session import WORDS, Session
-from modelyard.errors import Interrupted, Usage
+from modelyard.errors import Interrupted, NoInput, NoPermission, Usage
 from modelyard.quantities import format_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _WHERE = frozenset({"yard", "on", "namespace", "context"})
 """Settings that have done their part when a command runs in the pod."""
+PATIENCE = 10.0
+"""Seconds for a request of a person's, who wants to hear soon that there is no cluster. Who follows a run waits far longer between them."""
 _EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -43,7 +45,8 @@ def reader(session: Session, *, write: bool = False) -> Iterator[Reader]:
     from modelyard.run.settings import place_of
 
     connected = cluster(session)
-    place = placed(connected, place_of(session.config, connected.namespace))
+    with named(connected):
+        place = placed(connected, place_of(session.config, connected.namespace))
     with _ended_by_signals(), pods.reader(connected, place, write=write, tell=session.out.note) as opened:
         yield opened
 
@@ -52,7 +55,23 @@ def cluster(session: Session) -> Cluster:
     """The namespace in force."""
     from modelyard.kube.client import connect
 
-    return connect(session.config["context"], session.config["namespace"])
+    return connect(session.config["context"], session.config["namespace"], patience=PATIENCE)
+
+
+@contextmanager
+def named(cluster: Cluster) -> Iterator[None]:
+    """Say of a namespace that does not exist just that, instead of what is missing in it."""
+    try:
+        yield
+    except NoInput:
+        check_namespace(cluster)
+        raise
+
+
+def check_namespace(cluster: Cluster) -> None:
+    """Raise NoInput where the namespace does not exist, as far as one who may create something there can know; an API server lists it as empty."""
+    with suppress(NoPermission):
+        cluster.dry_run({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "modelyard"}})
 
 
 def start(session: Session, pipeline: Pipeline, settings: Settings, *, detach: bool, here: bool) -> tuple[str, dict[str, Any] | None]:
@@ -68,10 +87,11 @@ def start(session: Session, pipeline: Pipeline, settings: Settings, *, detach: b
     if here:
         from modelyard.kube import runs
 
-        with follow.view(session.out) as view:
+        with named(connected), follow.view(session.out) as view:
             run = drive_here(pipeline, settings, place, connected, view).run
         return run, runs.described(connected, run)
-    run, attached = submit(pipeline, settings, place, connected)
+    with named(connected):
+        run, attached = submit(pipeline, settings, place, connected)
     if detach:
         return run, None
     from modelyard.kube import runs

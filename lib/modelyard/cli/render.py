@@ -110,9 +110,10 @@ def documents(manifests: list[Manifest]) -> str:
 
 
 def _connect(in_force: Config) -> Cluster:
+    from modelyard.cli.remote import PATIENCE
     from modelyard.kube.client import connect  # late: who only prints manifests needs no client
 
-    return connect(in_force["context"], in_force["namespace"])
+    return connect(in_force["context"], in_force["namespace"], patience=PATIENCE)
 
 
 def _ask(session: Session, cluster: Cluster, manifests: list[Manifest]) -> int:

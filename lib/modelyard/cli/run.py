@@ -85,7 +85,7 @@ def launch(
         started, found = status.run, described(session, status)
     if found is None:
         session.out.record("Run", {"run": started}, [started], name=started)
-        session.out.hint(f"modelyard logs {started} -f")
+        session.hint(f"modelyard logs {started} -f")
         return 0
     return _result(session, pipeline, found)
 
@@ -153,7 +153,7 @@ def settle(session: Session, status: RunStatus) -> int:
         session.out.note(f"the run was {status.state}")
         session.out.hint("run it again: it goes on from what was kept")
     elif began:
-        session.out.hint(f"modelyard logs {status.run} {began}")
+        session.hint(f"modelyard logs {status.run} {began}")
     elif status.state == "done":
-        session.out.hint(f"modelyard show {status.run}")
+        session.hint(f"modelyard show {status.run}")
     return status.exit_code or 0

@@ -105,7 +105,7 @@ def cancel(session: Session, run: str, purge: bool) -> None:
     found.cancel(purge=purge)
     session.out.record("Run", {"run": found.id}, [found.id], name=found.id)
     if not purge:
-        session.out.hint(f"modelyard wait {found.id}")
+        session.hint(f"modelyard wait {found.id}")
 
 
 def _span(status: RunStatus) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("yard", "on", "namespace", "context")
 """Settings that every such command has an option for."""
+_COMPLETION = 3.0
+"""Seconds that a shell waits for names."""
 WORDS = f"{__name__}.words"
 """Where a context keeps the words that a command was called with."""
 
@@ -37,6 +41,12 @@ class Session:
         from modelyard.yard import Yard
 
         return Yard.open(self.config.yard, write=write)
+
+    def hint(self, command: str) -> None:
+        """Name the next command, with the options that said where this one looks."""
+        values = {name: self.config.values[name] for name in _SETTINGS}
+        given = [shlex.join([f"--{name}", str(value.text)]) for name, value in values.items() if value.source == f"--{name}"]
+        self.out.hint(" ".join([command, *given]))
 
 
 def command(
@@ -89,10 +99,25 @@ def epilog(examples: Sequence[str]) -> str:
 
 def complete_runs(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of runs, for a shell."""
-    with suppress(Failure):  # a shell's completion has nowhere to say it
-        yard = Session(config.load({"yard": context.params.get("yard")}), Output()).yard()
-        return [CompletionItem(run.id) for run in yard.runs.list() if run.id.startswith(incomplete)]
-    return []
+    found: list[str] = []
+
+    def look() -> None:
+        with suppress(Failure):  # a shell's completion has nowhere to say it
+            session = Session(config.load({name: context.params.get(name) for name in _SETTINGS}), Output(quiet=True))
+            found.extend(_runs(session))
+
+    looking = threading.Thread(target=look, daemon=True)  # neither a cluster nor a plugin that gets its credentials may hold up a shell
+    looking.start()
+    looking.join(_COMPLETION)
+    return [CompletionItem(run) for run in found if run.startswith(incomplete)]
+
+
+def _runs(session: Session) -> list[str]:
+    if not session.config.remote:
+        return [run.id for run in session.yard().runs.list()]
+    from modelyard.cli.places import place
+
+    return [status.run for status in place(session).statuses()]
 
 
 def _common() -> list[click.Parameter]:

@@ -120,7 +120,7 @@ class Unpacker(io.BufferedIOBase):
                 raise _no_stream(f"its format is {tree['format']!r}")
             listed = tuple(HubFile(str(path), int(size), None if sha256 is None else str(sha256), "") for path, size, sha256 in tree["files"])
             source = str(tree["source"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise _no_stream("its list of files cannot be read") from error
         self._open = self._begin(Listing(PathRef(source), self._kind, "", listed))
         self._file, self._coming = listed[0], iter(listed)

@@ -23,9 +23,6 @@ from modelyard.yard.runs import RunState, StepState
 
 Answer = TypeVar("Answer")
 
-JOB_NAME = "batch.kubernetes.io/job-name"
-"""The label by which the Job controller marks its pods."""
-
 _LOOK = 1.0
 """Seconds between two looks for further pods."""
 _PAUSE = 0.5
@@ -204,7 +201,7 @@ class _Reading:
         found = {pod["metadata"]["name"]: pod for pod in self._cluster.list("Pod", {names.RUN: self._run, names.ROLE: "step"})}
         for step, job in seen.jobs.items():  # a Job that an earlier run began has that run's label
             if step in self._steps() and not any(_step_of(pod) == step for pod in found.values()):
-                found |= {pod["metadata"]["name"]: pod for pod in self._cluster.list("Pod", {JOB_NAME: job})}
+                found |= {pod["metadata"]["name"]: pod for pod in self._cluster.list("Pod", {names.JOB: job})}
         for name, pod in sorted(found.items(), key=lambda item: item[1]["metadata"].get("creationTimestamp", "")):
             if name not in self._readers and _step_of(pod) in self._steps() and _begun(pod):
                 thread = threading.Thread(target=self._read, args=(name, _step_of(pod)), daemon=True)

@@ -11,11 +11,13 @@ from modelyard.steps import STEPS, Reuse
 
 DOMAIN = "modelyard.dev"
 RUN, STEP, PIPELINE, ROLE, YARD = (f"{DOMAIN}/{word}" for word in ("run", "step", "pipeline", "role", "yard"))
-"""Labels. run: its id. role: `driver`, `step`, `reader`. yard: the claim that a pod mounts."""
+"""Labels. run: its id. role: `driver`, `step`, `reader`, `status`, `yard`. yard: the claim that a pod mounts."""
 DIGEST, ORDER = f"{DOMAIN}/digest", f"{DOMAIN}/order"
 """Annotations. digest: of what an object's name holds ten digits of. order: a step's order, in its pod."""
 DRIVER_ACCOUNT = "modelyard-driver"
 """The service account of driver pods: it may create Jobs in its namespace."""
+JOB = "batch.kubernetes.io/job-name"
+"""The label by which the Job controller marks its pods."""
 SHOWN = 10
 """Hex digits of a digest that a name holds."""
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from modelyard.document import Document
-from modelyard.errors import Corrupt, Interrupted, NoInput, TimedOut, Unavailable, suggest
+from modelyard.errors import Corrupt, Interrupted, NoInput, NoPermission, TimedOut, Unavailable, suggest
 from modelyard.kube import ends, names
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.waits import waits_for
@@ -98,7 +98,8 @@ def look(cluster: Cluster, run: str) -> Seen:
     said = "status.json" in (mirror or {}).get("data", {})
     unclear = job is not None and (not said or ends.finished(job) is not None)
     pods = cluster.list("Pod", {names.ROLE: "driver", names.RUN: run}) if unclear else []
-    return _seen(run, job, mirror, pods, None if said else cluster.get("ConfigMap", run))
+    words = events(cluster, run) if unclear and not pods and job and not ends.finished(job) else []
+    return _seen(run, job, mirror, pods, None if said else cluster.get("ConfigMap", run), words)
 
 
 def described(cluster: Cluster, run: str) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monoton
         if (seen := look(cluster, run)).status.state is not RunState.RUNNING:
             return seen.status
         sleep(LOOK)
-    _end(cluster, run, sleep)
+    _end(cluster, run, clock, sleep)
     if (seen := _again(cluster, run, seen)).status.state is not RunState.RUNNING:  # its last word came after all
         return seen.status
     status = seen.status.over(RunState.CANCELLED, Interrupted.exit_code, "cancelled from outside its driver")
@@ -172,19 +173,35 @@ def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monoton
 
 
 def purge(cluster: Cluster, run: str) -> None:
-    """Remove what the cluster keeps of a run that has ended: its driver's Job and its ConfigMaps."""
+    """Remove what the cluster keeps of a run that has ended: its driver's Job, those of its steps, and its ConfigMaps."""
     cluster.delete("Job", run)
+    _end_steps(cluster, run)
     for name in (run, names.status_name(run)):
         cluster.delete("ConfigMap", name)
 
 
-def _end(cluster: Cluster, run: str, sleep: Callable[[float], None]) -> None:
-    """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps."""
+def events(cluster: Cluster, job: str) -> Sequence[Manifest]:
+    """What was said of a Job, such as why it has no pod; that one may not look, where one may not."""
+    try:
+        return cluster.list("Event", fields={"involvedObject.kind": "Job", "involvedObject.name": job})
+    except NoPermission as failure:
+        return [{"type": "Warning", "reason": "the Job has no pod yet, and events may not be read", "message": failure.what}]
+
+
+def _end(cluster: Cluster, run: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps. A silent node's pod never goes."""
     cluster.delete("Job", run, wait_for_pods=True)
-    while cluster.get("Job", run) is not None:
+    until = clock() + OBEY
+    while cluster.get("Job", run) is not None and clock() < until:
         sleep(LOOK)
+    _end_steps(cluster, run)
+
+
+def _end_steps(cluster: Cluster, run: str) -> None:
+    """Delete the Jobs of a run's steps, except those that another run has found and needs."""
     for job in cluster.list("Job", {names.RUN: run, names.ROLE: "step"}):
-        cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
+        if all(owner["name"] == run for owner in job["metadata"].get("ownerReferences") or []):
+            cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
 
 
 def _again(cluster: Cluster, run: str, seen: Seen) -> Seen:
@@ -194,19 +211,21 @@ def _again(cluster: Cluster, run: str, seen: Seen) -> Seen:
     return seen
 
 
-def _seen(run: str, job: Manifest | None, mirror: Manifest | None, pods: Sequence[Manifest], config: Manifest | None) -> Seen:
+def _seen(
+    run: str, job: Manifest | None, mirror: Manifest | None, pods: Sequence[Manifest], config: Manifest | None, words: Sequence[Manifest] = ()
+) -> Seen:
     data: Mapping[str, str] = (mirror or {}).get("data") or {}
     try:
         status = RunStatus.model_validate_json(data["status.json"]) if "status.json" in data else _pending(run, job, mirror, config)
         progress = {name: Progress.model_validate(found) for name, found in json.loads(data.get("progress.json", "{}")).items()}
         jobs, told = json.loads(data.get("jobs.json", "{}")), json.loads(data.get("results.json", "{}"))
     except (ValidationError, ValueError) as error:
-        what, remedy = "what the cluster says of the run cannot be read", f"modelyard cancel --purge {run}"
+        what, remedy = "what the cluster says of the run cannot be read", f"kubectl delete configmap {names.status_name(run)}"
         raise Corrupt(what, where=f"ConfigMap {names.status_name(run)}", why=str(error)[:300], remedy=remedy) from error
     ended = ends.finished(job) if job else None
     if ended and status.state is RunState.RUNNING and job:
         status = _settled(status, job, pods)
-    waits = waits_for(job, pods) if job and not ended and "status.json" not in data else ""
+    waits = waits_for(job, pods, words) if job and not ended and "status.json" not in data else ""
     running = {name: found for name, found in progress.items() if name in status.steps and status.steps[name].state is StepState.RUNNING}
     return Seen(status, job is not None and not ended, waits, jobs, running, told)
 

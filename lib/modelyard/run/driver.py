@@ -121,15 +121,15 @@ def _drive(told: Mapping[str, Any], root: Path, cluster: Cluster, signals: Signa
 def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Run, bool]:
     """The run of that name, and whether it is new.
 
-    settings: `driver` tells apart the Jobs that drive it. An ended run that another Job drove gives way: whoever removed that Job and the mirrored
-    status has forgotten the run, and its number was given again.
+    settings: `driver` tells apart the Jobs that drive it. A run that another Job drove gives way, with a request for its end that may be left in it:
+    whoever removed that Job and the mirrored status has forgotten the run, and its number was given again.
     """
     spec = {"pipeline": pipeline.to_dict(), "settings": dict(settings)}
     made = yard.runs.create(run_id, spec, first_status(run_id, pipeline))
     if made is None:
         found = yard.runs.get(run_id)
-        if found.status().state is RunState.RUNNING or found.spec()["settings"].get("driver") == settings.get("driver"):
-            return found, False
+        if (settings.get("driver") or found.spec()["settings"].get("driver")) == found.spec()["settings"].get("driver"):
+            return found, False  # ours, or nobody knows whose: the Job is being removed
         yard.runs.discard(found)
         made = yard.runs.create(run_id, spec, first_status(run_id, pipeline))
     return made or yard.runs.get(run_id), made is not None
@@ -160,7 +160,9 @@ def _own_job(cluster: Cluster, run: str, signals: Signals) -> Manifest | None:
         try:
             return cluster.get("Job", run)
         except Unavailable:
-            if signals.stop or time.monotonic() >= deadline:
+            if signals.stop:
+                raise Yielded("asked to stop before the cluster answered", remedy="another driver goes on") from None
+            if time.monotonic() >= deadline:
                 raise
 
 

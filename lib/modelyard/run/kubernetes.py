@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.errors import Crashed, Failure, Interrupted, NoAccelerator, NoInput, NoPermission, Unavailable, Yielded
-from modelyard.kube import ends, names, waits
+from modelyard.errors import Crashed, Failure, Interrupted, NoAccelerator, NoInput, Unavailable, Yielded
+from modelyard.kube import ends, names, runs, waits
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
 from modelyard.kube.render import step_job
 from modelyard.order import Order, Outcome
 from modelyard.quantities import format_seconds
 from modelyard.yard import Yard
-from modelyard.yard.runs import Attempt, Progress, Run
+from modelyard.yard.runs import Attempt, Progress, Run, RunState
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the API server, however many steps run."""
@@ -86,14 +87,14 @@ class _Sight:
     def refresh(self, cluster: Cluster, labels: Mapping[str, str]) -> None:
         if time.monotonic() - self.at >= LOOK_EVERY:
             try:
-                # Pods first: a Job that has ended by then has pods that had ended.
-                pods, jobs, self.failure = cluster.list("Pod", labels), cluster.list("Job", labels), None
+                # Jobs first: the pods of a Job that has ended have ended by then, and say how.
+                jobs, pods, self.failure = cluster.list("Job", labels), cluster.list("Pod", labels), None
             except Failure as failure:
                 self.failure = failure
             else:
                 self.jobs, self.pods = {job["metadata"]["name"]: job for job in jobs}, {}
                 for pod in pods:
-                    self.pods.setdefault(_job_of(pod), []).append(pod)
+                    self.pods.setdefault(str(pod["metadata"].get("labels", {}).get(names.JOB, "")), []).append(pod)
             self.at = time.monotonic()
         if self.failure:
             raise self.failure
@@ -117,7 +118,7 @@ class Execution:
         self._by = ""
         """The followed Job: its name, its uid, the run that made it."""
         self._pods: Sequence[Manifest] = ()
-        self._stop = self._kill = self._asked = False
+        self._stop = self._asked = False
         self._note = ""
         self._said: Sequence[Manifest] = ()
         """Events of the Job, as they were last looked at."""
@@ -162,8 +163,8 @@ class Execution:
             self._next_log = now + LOGS_EVERY
             try:
                 self._progress = _last_progress(list(self.of.cluster.logs(pod["metadata"]["name"], tail=20))) or self._progress
-            except Unavailable:
-                return self._progress  # what was known; `poll` says that the cluster is away
+            except Failure:
+                return self._progress  # what was known: a log that cannot be read, or may not be, ends nothing
         return self._progress
 
     def note(self) -> str:
@@ -172,14 +173,12 @@ class Execution:
         return "; ".join(filter(None, [moved, self._note]))
 
     def terminate(self) -> None:
-        """Delete the Job; its pod gets SIGTERM and its time to keep what it has. One that another run made is left to that run."""
+        """Delete the Job; its pod gets SIGTERM and its time to keep what it has. One that another run needs is left to that."""
         self._stop, self._next = True, 0.0 if not self._stop else self._next
 
     def kill(self) -> None:
-        """Delete the Job and its pods at once."""
-        if not self._kill:
-            self._stop = self._kill = True
-            self._asked, self._next = False, 0.0
+        """As `terminate`: a cluster's pods have their time, and no right of the driver's takes it from them."""
+        self.terminate()
 
     # --- finding or making the Job
 
@@ -201,8 +200,8 @@ class Execution:
             same = found["metadata"].get("annotations", {}).get(names.DIGEST) == names.step_digest(self.order)
             ours = found["metadata"].get("labels", {}).get(names.RUN) == self.of.run.id
             if same and (ours or not ends.finished(found)):
-                self._follow(found)
                 self._own(found)
+                self._follow(found)
                 return
             self._number += 1  # it ended badly, or what it made is gone, or it is another step's
 
@@ -217,7 +216,8 @@ class Execution:
         """Add the driver's Job to the owners of an adopted one, so that it does not go with the driver that made it."""
         owners = job["metadata"].get("ownerReferences") or []
         if self.of.owner and all(owner["uid"] != self.of.owner["metadata"]["uid"] for owner in owners):
-            self.of.cluster.patch("Job", self._name, {"metadata": {"ownerReferences": [*owners, reference_to(self.of.owner)]}})
+            patch = {"metadata": {"ownerReferences": [*owners, reference_to(self.of.owner)]}}
+            self.of.cluster.patch("Job", job["metadata"]["name"], patch)
 
     # --- following it
 
@@ -247,9 +247,11 @@ class Execution:
     def _seen(self) -> tuple[Manifest | None, Sequence[Manifest]]:
         """The followed Job and its pods; no Job where it is gone, also where another one has its name."""
         job, pods = self.of.seen(self._by, self._name)
-        job = job or self.of.cluster.get("Job", self._name)  # it may be younger than the list
-        if job is None or job["metadata"]["uid"] != self._uid:
-            return None, ()
+        if job is None or job["metadata"]["uid"] != self._uid:  # the list may be older than the Job
+            job = self.of.cluster.get("Job", self._name)
+            if job is None or job["metadata"]["uid"] != self._uid:
+                return None, ()
+            pods = self.of.cluster.list("Pod", {names.JOB: self._name})
         self._pods = pods or self._pods
         return job, pods
 
@@ -271,8 +273,8 @@ class Execution:
         """The end of a step that has found no place for too long."""
         now = time.monotonic()
         if waits.working(pods):
-            self._idle_since = now
-        limit = self.order.resources.pending_limit or (MOVE_LIMIT if self._avoid else None)
+            self._idle_since, self._refused = now, None  # another node took it: what it waits for later is not that
+        limit = self.order.resources.pending_limit or (MOVE_LIMIT if self._refused else None)
         if limit is None or now - self._idle_since < limit:
             return None
         if not self._foreign:
@@ -292,20 +294,27 @@ class Execution:
             if found is None or found["metadata"].get("labels", {}).get(names.RUN) != self.of.run.id:
                 return Outcome.of(Yielded("asked to stop before it began", remedy="the same command begins it"), 0.0)
             self._follow(found)
-        if self._foreign:
-            return Outcome.of(Yielded("asked to stop", why=f"the Job {self._name} is left to {self._by}", remedy="the same command goes on"), 0.0)
         job, pods = self._seen()
         if job is None:
             return ends.deleted(self._name, self._pods, asked=True)
         if ends.finished(job):
             return ends.outcome(job, pods)
         if not self._asked:
-            for pod in pods if self._kill else ():
-                self.of.cluster.delete("Pod", pod["metadata"]["name"], uid=pod["metadata"]["uid"], grace=0)
+            if other := self._needed_by(job):
+                return Outcome.of(Yielded("asked to stop", why=f"the Job {self._name} is left to {other}", remedy="the same command goes on"), 0.0)
             self.of.cluster.delete("Job", self._name, uid=self._uid, wait_for_pods=True)
             self._asked = True
         self._note = "being stopped"
         return None
+
+    def _needed_by(self, job: Manifest) -> str:
+        """Another run that goes on and needs the Job too: the one that made it, or one that found it. Empty where there is none."""
+        owners = [owner["name"] for owner in job["metadata"].get("ownerReferences") or []]
+        for run in dict.fromkeys([self._by, *owners]):
+            with suppress(NoInput):
+                if run != self.of.run.id and runs.look(self.of.cluster, run).status.state is RunState.RUNNING:
+                    return run
+        return ""
 
     def _events(self, job: Manifest, pods: Sequence[Manifest]) -> Sequence[Manifest]:
         """Events of a Job that has no pod, every few seconds; what was said of it last in between."""
@@ -314,11 +323,7 @@ class Execution:
             return ()
         if now >= self._next_events:
             self._next_events = now + EVENTS_EVERY
-            try:
-                self._said = self.of.cluster.list("Event", fields={"involvedObject.kind": "Job", "involvedObject.name": self._name})
-            except NoPermission as failure:
-                what = "the Job has no pod yet, and events may not be read"
-                self._said = [{"type": "Warning", "reason": what, "message": failure.what}]
+            self._said = runs.events(self.of.cluster, self._name)
         return self._said
 
     # --- what the yard knows
@@ -363,10 +368,6 @@ def reference_to(job: Manifest) -> Manifest:
     """The owner reference by which something goes when the Job goes."""
     at = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
     return {**at, "controller": False, "blockOwnerDeletion": False}
-
-
-def _job_of(pod: Manifest) -> str:
-    return str(pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name", ""))
 
 
 def _last_progress(lines: Sequence[bytes]) -> Progress | None:

@@ -23,7 +23,7 @@ from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.run import results
 from modelyard.run.view import View
 from modelyard.yard import Yard
-from modelyard.yard.runs import FINISHED, Progress, Run, RunStatus, StepState
+from modelyard.yard.runs import FINISHED, Progress, Run, RunState, RunStatus, StepState
 
 PUSH_EVERY = 1.0
 """Seconds between two patches at least, and between two looks for a cancel."""
@@ -91,11 +91,11 @@ class Mirror(View):
         self._thread.start()
 
     def close(self) -> None:
-        """Mirror the last word; an API server that does not answer for long is left without it."""
+        """Mirror the last word; an API server that does not answer for long is left without it. Of a run that goes on, the next driver tells."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        for _ in range(LAST_TRIES):
+        for _ in range(LAST_TRIES if self._status.state is not RunState.RUNNING else 1):
             if self.push():
                 return
             time.sleep(PUSH_EVERY)

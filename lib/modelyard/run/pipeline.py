@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -180,11 +181,12 @@ class Driver:
     # --- the loop
 
     def _loop(self) -> None:
+        self._begin_ready(self._found)  # also where the end is asked for already: what goes on has to be ended
         while True:
             if self._asked_to_stop():
                 self._stop_running()
             elif not self._any(StepState.FAILED):
-                self._begin_ready()
+                self._begin_ready(self.pipeline.steps)
             if not self._running and (self.signals.stop or self._any(StepState.FAILED) or not self._any(StepState.WAITING)):
                 return
             time.sleep(LOOK_EVERY)
@@ -197,9 +199,9 @@ class Driver:
             self.signals.stop, self.signals.by = True, Interrupted
         return self.signals.stop
 
-    def _begin_ready(self) -> None:
+    def _begin_ready(self, among: Collection[str]) -> None:
         for name in self.pipeline.order():
-            ready = self._step(name).state is StepState.WAITING and all(self._step(need).state in FINISHED for need in self._needs[name])
+            ready = name in among and self._step(name).state is StepState.WAITING and all(self._step(need).state in FINISHED for need in self._needs[name])
             if ready and time.monotonic() >= self._not_before.get(name, 0.0) and len(self._running) < self.settings.jobs:
                 try:
                     self._begin(name)

@@ -9,10 +9,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from modelyard.errors import Interrupted, NoInput, NoPermission, Unavailable, Usage
 from modelyard.kube import claims, ends, names, render
@@ -38,9 +40,7 @@ def submit(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cluste
 
     Raises what the cluster refuses; NoInput: the claim or the service account is missing; Usage: the claim cannot be a yard.
     """
-    told = _told(settings)
-    render.check(pipeline, told, place)
-    settings.check(pipeline)
+    told = _checked(pipeline, settings, place)
     ready: Place | None = None
     for _ in range(TRIES):
         taken = _taken(pipeline, place, cluster)
@@ -61,9 +61,7 @@ def drive_here(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cl
     Ctrl-C and SIGTERM end the driving and leave the Jobs: the status that comes back is still `running`, and the same command goes on. A run of the
     same pipeline whose driver here was killed is taken up again.
     """
-    told = _told(settings)
-    render.check(pipeline, told, place)
-    settings.check(pipeline)
+    told = _checked(pipeline, settings, place)
     place = _ready(place, cluster)
     yard = Yard.open(state_folder(place.namespace))
     taken = _taken(pipeline, place, cluster)
@@ -134,17 +132,22 @@ def _taken(pipeline: Pipeline, place: Place, cluster: Cluster) -> _Taken:
 
 
 def _over(status: Manifest) -> bool:
-    """Whether a mirrored status says that its run has ended."""
-    told = (status.get("data") or {}).get("status.json", "")
-    return bool(told) and RunStatus.model_validate_json(told).state is not RunState.RUNNING
+    """Whether a mirrored status says that its run has ended; of one that cannot be read the Job alone tells."""
+    with suppress(ValidationError):
+        return RunStatus.model_validate_json((status.get("data") or {}).get("status.json", "")).state is not RunState.RUNNING
+    return False
 
 
 def _names(found: Sequence[Manifest]) -> list[str]:
     return [str(one["metadata"]["name"]) for one in found]
 
 
-def _told(settings: Settings) -> dict[str, Any]:
-    return {"hubs": dict(settings.hubs), "jobs": settings.jobs, "force": sorted(settings.force)}
+def _checked(pipeline: Pipeline, settings: Settings, place: Place) -> dict[str, Any]:
+    """The settings as a run is told them. Raises Usage: what cannot work; an address with a secret first, before anything repeats it."""
+    settings.check(pipeline)
+    told = {"hubs": dict(settings.hubs), "jobs": settings.jobs, "force": sorted(settings.force)}
+    render.check(pipeline, told, place)
+    return told
 
 
 def _create(manifests: Sequence[Manifest], cluster: Cluster) -> str | None:

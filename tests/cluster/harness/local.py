@@ -56,10 +56,10 @@ def up() -> LocalCluster:
         packages.install()
         leftovers.clean(its)
         prepare()
-        its.root.mkdir(parents=True)
-        leftovers.remember(its)
-        images.begin(its)
         try:
+            its.root.mkdir(parents=True)
+            leftovers.remember(its)
+            images.begin(its)
             _start(its)
         except BaseException:
             keep = its.root.with_name("cluster-failed-logs")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.harness.state import HarnessFailure, State
@@ -20,12 +22,12 @@ def start(state: State, name: str, command: Sequence[str | Path], *, namespace: 
     state.processes.mkdir(parents=True, exist_ok=True)
     # nsenter, not `ip netns exec`: that would give a mount namespace too, and containerd would not see the kubelet's mounts.
     prefix = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
-    with (state.logs / f"{name}.log").open("ab") as log:
+    with (state.logs / f"{name}.log").open("ab") as log, _uninterrupted():
         process = subprocess.Popen(
             [*prefix, *map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=state.root
         )
-    (state.processes / name).write_text(f"{process.pid} {_started(process.pid)}")
-    _mine[process.pid] = process
+        (state.processes / name).write_text(f"{process.pid} {_started(process.pid)}")
+        _mine[process.pid] = process
 
 
 def stop(state: State, name: str, *, how: signal.Signals = signal.SIGTERM, within: float = 5.0) -> None:
@@ -80,6 +82,26 @@ def run(*command: str | Path, stdin: str | bytes | None = None, timeout: float =
 
 
 _mine: dict[int, subprocess.Popen[bytes]] = {}  # those that this process started: an ended one stays a zombie until it is polled
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts off Ctrl-C until the block is done: a process that started and was not written down yet would be known to nobody.
+
+    Only the main thread is ever interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda sent, _: came.append(sent)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _alive(file: Path) -> int | None:

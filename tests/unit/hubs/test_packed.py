@@ -82,6 +82,8 @@ def test_what_is_not_wanted_is_passed_over() -> None:
         (b"{}\n", Usage),
         (b'{"format": "other/1", "files": []}\n', Usage),
         (b'{"format": "modelyard-files/1", "source": "s", "files": [["a"]]}\n', Usage),
+        (b'{"files": ' + b"[" * 100_000 + b"\n", Usage),
+        (head(["a", float("inf"), None]), Usage),
         (head(), NoInput),
         (head(["../a", 1, None]), Refused),
         (head(["/etc/passwd", 1, None]), Refused),
