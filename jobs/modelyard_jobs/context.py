@@ -43,7 +43,7 @@ class Stop:
     """Whether the step was asked to stop (SIGTERM).
 
     Work that can stop anywhere need not look: the signal raises Yielded where it stands. Work that has something to keep looks at
-    `requested` between its units, inside `polled()`, or all the time (`polled=True`).
+    `requested` between its units, inside `polled()`, or all the time (`polled=True`). Who is asked again is not disturbed in obeying.
     """
 
     def __init__(self, *, polled: bool = False) -> None:
@@ -69,8 +69,9 @@ class Stop:
     @contextmanager
     def anywhere(self) -> Iterator[None]:
         """Inside, the signal raises Yielded where it finds the work, for a part that has nothing to keep in work that is otherwise polled."""
-        polled, self._polled = self._polled, 0
+        polled = self._polled
         try:
+            self._polled = 0
             self.check()
             yield
         finally:
@@ -83,8 +84,8 @@ class Stop:
             raise Yielded("asked to stop", remedy="the same command goes on from here")
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
-        if not self._polled:
+        again, self.requested = self.requested, True
+        if not self._polled and not again:
             raise Yielded("asked to stop", remedy="the same command starts over: there was nothing to keep yet")
 
 

@@ -22,6 +22,11 @@ class Earlier:
     def __init__(self, attempt: Attempt) -> None:
         self._attempts = [other for other in attempt.run.attempts(attempt.step) if other.number < attempt.number]
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether the last one did: then this one does not go on with anything, somebody asks for the same again."""
+        return bool(self._attempts) and self._attempts[-1].ended() == "ok"
+
     def left(self, limit: float) -> float:
         """What they have left of the step's running time, in seconds. Raises Deadline: nothing."""
         spent = sum(attempt.seconds() for attempt in self._attempts)
@@ -30,9 +35,13 @@ class Earlier:
             raise Deadline(what, why=why, remedy="raise time_limit")
         return limit - spent
 
-    def got_on(self, saved: Mapping[str, Sequence[str]], log: str) -> None:
-        """Raises NoProgress: the last ones ended, however, without anything saved. saved: attempt -> what there is of it; log: where to look."""
-        recent = self._attempts[-FRUITLESS:]
+    def got_on(self, saved: Mapping[str, Sequence[str]], log: str, *, fetched: bool = False) -> None:
+        """Raises NoProgress: the last ones ended, however, without anything saved.
+
+        saved: attempt -> what there is of it; log: where to look. fetched: they had their inputs to fetch first. Then those that did not come to
+        their own work are not judged here: whether they got on with that is known of the fetch's attempts.
+        """
+        recent = [attempt for attempt in self._attempts if not fetched or attempt.last_sample()][-FRUITLESS:]
         if len(recent) == FRUITLESS and not any(saved.get(attempt.id) or attempt.ended() == "ok" for attempt in recent):
             why = "; ".join(f"attempt {attempt.number}: {attempt.ended()}" for attempt in recent)
             raise NoProgress(f"{FRUITLESS} attempts ended without progress", why=why, remedy=f"see {log}")

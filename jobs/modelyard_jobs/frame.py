@@ -62,8 +62,10 @@ class Said:
 class Frame:
     """One attempt."""
 
-    def __init__(self, order: Order, yard: Yard, attempt: Attempt, journal: Journal, stop: Stop) -> None:
+    def __init__(self, order: Order, yard: Yard, attempt: Attempt, journal: Journal, stop: Stop, *, anew: bool | None = None) -> None:
+        """anew: whether a ref is asked for again that this run knows already; unless given, as the step's earlier attempts say."""
         self.order = order
+        self.anew = anew
         self.step = order.step_settings()
         self.yard = yard
         self.attempt = attempt
@@ -79,6 +81,7 @@ class Frame:
         self.listing: Listing | None = None
         """What the frame itself resolved the ref of a fetch to."""
         self._near = False
+        self._fetched = bool(order.refs)
         self._log = f"`modelyard logs {order.run} {order.step}`"
 
     def run(self) -> Outcome:
@@ -86,6 +89,8 @@ class Frame:
         try:
             self.journal.write("begin", step=self.order.step, attempt=self.order.attempt, verb=self.order.verb)
             self.stop.check()
+            if self.anew is None:
+                self.anew = Earlier(self.attempt).ended_well
             device = self._device()
             self._obtain()
             outcome = self._resolve() or self._on_device(device)
@@ -129,7 +134,7 @@ class Frame:
                 pipeline=self.order.pipeline,
             )
             attempt.write_order(order)
-            outcome = Frame(order, self.yard, attempt, self.journal, self.stop).run()
+            outcome = Frame(order, self.yard, attempt, self.journal, self.stop, anew=self.anew).run()
             if failure := outcome.failure():
                 raise failure
             inputs[place] = outcome.artifact or ""
@@ -138,11 +143,11 @@ class Frame:
     def _resolve(self) -> Outcome | None:
         """Find out what the ref of a fetch stands for, where its driver did not; the outcome, where that is in the yard already.
 
-        Within one run that is found out once: what an earlier attempt wrote down holds for this one too, whatever the hub says by now.
+        Who goes on with what was stopped or failed finds that out no second time: what was written down holds, whatever the hub says by now.
         """
         if not isinstance(self.step, Fetch) or self.order.listing is not None:
             return None
-        known = self.attempt.run.spec()["resolved"].get(self.order.step, {}).get("listing")
+        known = None if self.anew else self.attempt.run.spec()["resolved"].get(self.order.step, {}).get("listing")
         found = Resolved(parse(self.step.ref), Listing.from_record(known)) if known else self._ask(self.step)
         self.attempt.write_resolved(found.record())
         revision = found.listing.revision if found.listing else ""
@@ -163,7 +168,7 @@ class Frame:
         earlier = Earlier(self.attempt)
         if limit := self.order.resources.time_limit:
             self.deadline = self.began + earlier.left(limit)
-        earlier.got_on(self.yard.checkpoints(self.key, self.order.attempt_id).attempts(), self._log)
+        earlier.got_on(self.yard.checkpoints(self.key, self.order.attempt_id).attempts(), self._log, fetched=self._fetched)
         earlier.fitted(self.group.memory_limit())
 
     def _device(self) -> Vendor:

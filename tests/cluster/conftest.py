@@ -18,13 +18,15 @@ import pytest
 
 from examples import demo_hub
 from tests.cluster import images
-from tests.cluster.harness import kind, local
+from tests.cluster.harness import kind, local, packages
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.local import LocalCluster
 from tests.cluster.harness.namespaces import own_namespace
 from tests.cluster.site import Site, fill, site
 
 HERE = Path(__file__).parent
+OF_THIS_MACHINE = {"any_image", "light", "cuda", "storage", "no_cluster"}
+"""Fixtures that take what a local cluster takes, wherever the other tests have their cluster."""
 PATIENCE = 1800
 """Seconds that a test may take by itself. A first start is none of a test's: that builds programs and images for as long as it takes."""
 
@@ -37,32 +39,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips every test that needs a cluster, where none can be had; from here, so that all of them are one line of the summary."""
-    if "cluster" in getattr(item, "fixturenames", ()) and (lacks := _lacks()):
+    """Skips every test that needs a cluster or images, where none can be had; from here, so that all of them are one line of the summary."""
+    needs = set(getattr(item, "fixturenames", ()))
+    if lacks := tuple(packages.missing()) if needs & OF_THIS_MACHINE else _lacks() if "cluster" in needs else ():
         choices = "MODELYARD_TEST_CLUSTER=1 with KUBECONFIG, or kind with Docker, or a local cluster, for which this machine lacks"
         pytest.skip(f"THE CLUSTER TESTS DID NOT RUN: they need {choices} {', '.join(lacks)}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeding_sigterm() -> Iterator[None]:
+    """Who ends the tests by SIGTERM, as a CI does, leaves as little behind as who presses Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if given := _given():
         yield Cluster(Path(given))
-        return
-    if (running := local.find()) is not None:
+    elif (running := local.find()) is not None:
         yield running
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)  # whoever ends the tests so, as a CI does, leaves nothing behind either
-    try:
-        if kind.available():
-            yield kind.up(tmp_path_factory.mktemp("kind"))
-            kind.down()
-        else:
-            for target in images.TARGETS:  # before the start: then both nodes share one copy, and get it in no time
-                images.image(target)
-            yield local.up()
-            local.down()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    elif kind.available():
+        yield kind.up(tmp_path_factory.mktemp("kind"))
+        kind.down()
+    else:
+        for target in images.TARGETS:  # before the start: then both nodes share one copy, and get it in no time
+            images.image(target)
+        yield local.up()
+        local.down()
 
 
 @pytest.fixture(scope="session")
@@ -101,4 +106,4 @@ def _given() -> str | None:
 @cache
 def _lacks() -> tuple[str, ...]:
     """What keeps this session from having a cluster; empty where it can have one."""
-    return () if _given() or local.find() or kind.available() else tuple(images.missing())
+    return () if _given() or local.find() or kind.available() else tuple(packages.missing())

@@ -36,14 +36,6 @@ OF_THIS_MACHINE = ("etc/hostname", "etc/resolv.conf")
 """Files that debootstrap copies from the machine that it runs on."""
 
 
-def missing() -> list[str]:
-    """What keeps this machine from building images, that cannot be installed here; empty where nothing does."""
-    lacks = packages.missing()
-    if shutil.which("debootstrap") is None and (os.geteuid() != 0 or shutil.which("apt-get") is None):
-        lacks.append("the package debootstrap")
-    return lacks
-
-
 def name(target: str) -> str:
     """The name of a target's image in buildah's storage."""
     return f"localhost/modelyard:{modelyard.__version__}-{target}"
@@ -77,6 +69,7 @@ def base() -> str:
     recipe = json.dumps([SUITE, INCLUDED, LEFT_OUT, OF_THIS_MACHINE])
     wanted = f"localhost/modelyard-tests-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     with locked("build-base"):
+        packages.install()
         if not stored(wanted):
             _bootstrap(wanted)
     return wanted
@@ -117,10 +110,6 @@ def _sources() -> Iterator[Path]:
 
 def _bootstrap(name: str) -> None:
     """Makes the base image inside a container of buildah's."""
-    packages.install()
-    if shutil.which("debootstrap") is None:
-        sys.stderr.write("installing the system package debootstrap, for the images' tests\n")
-        run("apt-get", "--quiet=2", "install", "--yes", "--no-install-recommends", "debootstrap")
     container = run("buildah", "from", "scratch").strip()
     try:
         tree = Path(run("buildah", "mount", container).strip())
@@ -137,5 +126,7 @@ def _bootstrap(name: str) -> None:
 
 
 if __name__ == "__main__":
+    if lacks := packages.missing():
+        sys.exit(f"building images here needs {', '.join(lacks)}")
     for wanted in sys.argv[1:] or TARGETS:
         sys.stdout.write(f"{image(wanted)} {stored(name(wanted))}\n")

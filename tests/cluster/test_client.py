@@ -8,7 +8,6 @@ import io
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,11 +112,9 @@ def test_a_command_that_cannot_begin(client: Client, shell: str) -> None:
 
 def test_a_pod_that_dies_under_a_command(client: Client, shell: str) -> None:
     threading.Timer(1.0, lambda: client.delete("Pod", shell, grace=0)).start()
-    began = time.monotonic()
     with contextlib.suppress(Unavailable):  # or the exit code of a killed process: whoever is told first
-        code, _ = client.execute(shell, ["sleep", "600"], stdout=io.BytesIO())
+        code, _ = client.execute(shell, ["sleep", "100000"], stdout=io.BytesIO())  # nobody waits for that
         assert code != 0
-    assert time.monotonic() - began < 300, "it waited for the command, which was to sleep for 600 s"
 
 
 def test_dry_runs_say_all_that_is_wrong(client: Client) -> None:

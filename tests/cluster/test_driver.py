@@ -138,7 +138,11 @@ def test_a_changed_setting_runs_only_what_depends_on_it(there: Site, api: client
 def test_ten_submits_at_once_have_one_driver(there: Site, api: client.Client) -> None:
     file = there.write("ten.yaml", LIGHT.format(name="ten", alias="production"))
     processes = [there.start("run", file, "-d", "-q") for _ in range(10)]
-    ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    try:
+        ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [code for _, code in ended] == [0] * 10, ended
     runs = {out.strip() for (out, _), _ in ended}
     assert len(runs) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import accelerators, local, packages, volumes
+from tests.cluster import images
+from tests.cluster.harness import accelerators, local, packages, processes, volumes
 from tests.cluster.harness.binaries import program
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.images import BUSYBOX
 from tests.cluster.harness.local import LocalCluster
 from tests.cluster.harness.namespaces import own_namespace
 from tests.cluster.harness.processes import run
-from tests.cluster.harness.state import HarnessFailure, cache
+from tests.cluster.harness.state import HarnessFailure, State, cache
 
 KIND_CONFIGURATION = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 NODES = ("node1", "node2")
@@ -221,7 +224,42 @@ def test_a_second_cluster_is_refused_while_one_runs(local_cluster: LocalCluster)
     assert local_cluster.node_ready("node1")
 
 
-@pytest.mark.skipif("a Go toolchain" in packages.missing(), reason="kind-config.yaml was not held against kind's own types: that takes Go")
+def test_on_a_bare_machine_packages_come_before_all_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installs(Exception):
+        pass
+
+    def install() -> None:
+        raise Installs
+
+    monkeypatch.setattr(packages, "install", install)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for begin in (local.prepare, images.base, lambda: images.image("light")):
+        with pytest.raises(Installs):
+            begin()
+
+
+def test_a_process_that_starts_while_the_start_is_interrupted_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = subprocess.Popen
+
+    def interrupted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        made = begin(*words, **options)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background may not hear it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            processes.start(State(tmp_path), "sleeper", ["sleep", "1000"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert processes.running(State(tmp_path)) == ["sleeper"]
+    processes.stop(State(tmp_path), "sleeper")
+    assert processes.running(State(tmp_path)) == []
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="kind-config.yaml was not held against kind's own types: that takes Go")
 def test_kind_takes_the_configuration_and_would_refuse_an_unknown_field(tmp_path: Path) -> None:
     def read(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program("kindconfig"), path], capture_output=True, text=True, check=False)

@@ -367,6 +367,19 @@ def test_without_a_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         connect()
 
 
+@pytest.mark.parametrize("name", ["a/../b", "Team", "-n", "x" * 64])
+def test_what_is_no_namespace(config: Path, name: str) -> None:
+    with pytest.raises(Usage, match="is no namespace"):
+        connect(namespace=name)
+
+
+def test_a_cluster_without_a_server(config: Path) -> None:
+    kubeconfig(config, "", {})
+    with pytest.raises(Usage, match="has no server") as raised:
+        connect().get("Pod", "x")
+    assert "set-cluster" in raised.value.remedy
+
+
 @pytest.mark.parametrize("text", [f"token: {TOKEN}\n  : [", TOKEN, f"[{TOKEN}]", "", f"users: [{{name: me, user: {{token: {TOKEN}}}}}]"])
 def test_a_kubeconfig_that_is_none(config: Path, text: str) -> None:
     config.write_text(text)

@@ -67,8 +67,6 @@ def cuda(tmp_path_factory):
 
 
 def _container(target, tmp_path_factory) -> contextlib.AbstractContextManager[Container]:
-    if lacks := images.missing():
-        pytest.skip(f"no image was built or looked at: that takes {', '.join(lacks)}")
     return container(images.image(target), tmp_path_factory.mktemp(target))
 
 
@@ -268,8 +266,6 @@ def test_what_a_build_may_use_it_does_not_keep(tmp_path, storage):
 @pytest.fixture
 def storage(tmp_path, monkeypatch):
     """A storage of buildah's for one test, on top of the usual one: what is built in it is gone afterwards, its layers and containers too."""
-    if lacks := images.missing():
-        pytest.skip(f"no image was built: that takes {', '.join(lacks)}")
     images.base()
     usual = json.loads(run("buildah", "info"))["store"]["GraphRoot"]
     settings = {"driver": "overlay", "graphroot": str(tmp_path / "graph"), "runroot": str(tmp_path / "running")}
@@ -281,6 +277,7 @@ def storage(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "graph")
 
 
+@pytest.mark.slow
 def test_a_change_of_the_code_leaves_the_packages_as_they_are(any_image, tmp_path):
     """The layers below the code are the same ones, byte by byte: only what is on top is pushed and pulled again."""
     name = f"localhost/modelyard:0.0.0.dev1-{target_of(any_image)}"

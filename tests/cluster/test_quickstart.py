@@ -41,11 +41,11 @@ def ran(local_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
     demo_hub.main(demo)
     with site(local_cluster, tmp_path_factory.mktemp("home")) as made:
         fill(made.hub, demo)
-        process = made.start("run", QUICKSTART, "-o", "json")
+        begun = [process := made.start("run", QUICKSTART, "-o", "json")]
         try:
             run = str(made.cluster.wait("a driver Job", lambda: made.jobs("driver"), within=120)[0]["metadata"]["name"])
             _wait_for(made, run, "tuned", process)
-            logs = made.start("logs", run, "-f", "-o", "json")
+            begun.append(logs := made.start("logs", run, "-f", "-o", "json"))
             _delete_driver(made, run)
             made.cluster.restart_api_server(AWAY)
             _kill_driver(made, run)
@@ -56,7 +56,8 @@ def ran(local_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
             lines, complaints = logs.communicate(timeout=60)
             assert logs.returncode == 0, complaints
         finally:
-            process.kill()
+            for one in begun:
+                one.kill()
         yield Ran(made, json.loads(out), [json.loads(line) for line in lines.splitlines()])
 
 

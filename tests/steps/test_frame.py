@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from modelyard import keys
-from modelyard.errors import REGISTRY, Rule
+from modelyard.devices import CPU
+from modelyard.errors import REGISTRY, NoSpace, Rule
 from modelyard.order import Order, Outcome
 from modelyard.run.pipeline import first_status
 from modelyard.spec import Pipeline
@@ -215,6 +216,20 @@ def test_an_error_of_the_frame_itself_is_a_bug_unless_it_was_asked_to_stop(
     assert (found.exit_code, found.result) == (exit_code, {"to": "there"})
     assert "odd" in found.what + found.why
     assert any(line["event"] == "traceback" for line in lines(attempt))
+
+
+def test_an_outcome_is_kept_where_the_log_takes_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = stage.run.new_attempt("step")
+
+    def full(line: bytes) -> None:
+        if json.loads(line)["event"] == "end":
+            raise NoSpace("the volume is full")
+
+    frame = Frame(stage.order(attempt), stage.yard, attempt, Journal(full), Stop(polled=True))
+    monkeypatch.setattr(frame, "_device", lambda: CPU)
+    monkeypatch.setattr(frame, "_on_device", lambda _: Outcome(exit_code=0, artifact="a" * 64))
+    assert frame.run().exit_code == 0
+    assert outcome(attempt).artifact == "a" * 64
 
 
 def test_a_yard_that_cannot_be_opened_ends_with_its_class(stage: Stage, tmp_path: Path) -> None:

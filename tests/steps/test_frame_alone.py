@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import REGISTRY
-from modelyard.order import Order, termination_message
+from modelyard.errors import REGISTRY, Yielded
+from modelyard.order import Order, Outcome, termination_message
 from modelyard.spec import Pipeline
 from modelyard.steps import Fetch, Infer, Step
 from modelyard.yard import Yard
@@ -103,7 +103,7 @@ def test_a_lone_step_fetches_its_inputs_and_writes_its_run_down(pod: Pod) -> Non
     lines = [json.loads(line) for line in run.attempts("it")[0].log.read_text().splitlines()]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1)), "its inputs' lines are part of its log"
     assert (run.path / "heartbeat").read_bytes() != b"0"
-    for command in (("show", RUN), ("ls",), ("report", RUN, "--out", str(pod.root / "report.html"))):
+    for command in (("show", RUN), ("ls",), ("logs", RUN), ("report", RUN, "--out", str(pod.root / "report.html"))):
         done = subprocess.run(
             [sys.executable, "-m", "modelyard", *command, "--yard", str(pod.yard)], capture_output=True, text=True, check=False, cwd=pod.root
         )
@@ -120,6 +120,17 @@ def test_two_at_once_make_one_run_and_two_attempts(pod: Pod) -> None:
     run = Yard.open(pod.yard).runs.get(RUN)
     assert [attempt.number for attempt in run.attempts("it")] == [1, 2, 3]
     assert {attempt.outcome().artifact for attempt in run.attempts("it")} == {run.status().steps["it"].artifact}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("worked", "code"), [(False, 0), (True, 84)])
+def test_attempts_that_were_stopped_while_they_fetched_are_not_held_against_the_step(pod: Pod, worked: bool, code: int) -> None:
+    run = Yard.open(pod.yard).runs.undriven(RUN, {"pipeline": pod.order(INFER).pipeline})
+    for _ in range(3):
+        attempt = run.new_attempt("it")
+        if worked:
+            attempt.add_sample({"t": 1.0, "used": 1})
+        attempt.write_outcome(Outcome.of(Yielded("asked to stop"), 1.0))
+    assert pod.finish(pod.order(INFER), code)["attempt"] == 4
 
 
 def test_an_input_that_cannot_be_fetched_ends_the_step_with_its_class(pod: Pod) -> None:
@@ -140,16 +151,28 @@ def test_a_fetch_resolves_its_ref_itself(pod: Pod, monkeypatch: pytest.MonkeyPat
     assert pod.finish(pod.order(fetch))["reused"]
     down = {"hubs": dict.fromkeys(pod.hubs, "http://127.0.0.1:9")}
     (pod.hub / "me/small/model.safetensors").write_text("other weights")
-    assert pod.finish(pod.order(fetch))["artifact"] == said["artifact"], "within a run a ref stands for one thing"
-    assert "note" not in pod.finish(pod.order(fetch, **down))
-    later = {"run": "alone-0123456789-r2"}
-    stale = pod.finish(pod.order(fetch, **down, **later))
+    stale = pod.finish(pod.order(fetch, **down))
     assert (stale["artifact"], stale["reused"]) == (said["artifact"], True)
     assert "did not answer" in stale["note"]
-    assert Yard.open(pod.yard).runs.get(later["run"]).spec()["resolved"]["it"]["stale"] is True
-    pod.finish(pod.order(Fetch(model=MODEL, fresh=True), **down, **later), 69)
-    moved = pod.finish(pod.order(fetch, **later))
+    run = Yard.open(pod.yard).runs.get(RUN)
+    assert run.spec()["resolved"]["it"]["stale"] is True
+    pod.finish(pod.order(Fetch(model=MODEL, fresh=True), **down), 69)
+    moved = pod.finish(pod.order(fetch))
     assert moved["artifact"] != said["artifact"]
+
+
+@pytest.mark.parametrize(("ended", "same"), [("yielded", True), ("killed", True), ("ok", False)])
+def test_who_goes_on_keeps_to_what_the_refs_stood_for(pod: Pod, ended: str, same: bool) -> None:
+    """Also where the inputs themselves were whole: a ref that has moved since must not change them under a step that resumes."""
+    first = pod.finish(pod.order(INFER))
+    (attempt,) = Yard.open(pod.yard).runs.get(RUN).attempts("it")
+    if ended == "killed":
+        (attempt.path / "outcome.json").unlink()
+    elif ended == "yielded":
+        attempt.write_outcome(Outcome.of(Yielded("asked to stop"), 1.0))
+    (pod.hub / "me/small/model.safetensors").write_text("other weights")
+    again = pod.finish(pod.order(INFER))
+    assert (again["key"] == first["key"]) == same
 
 
 def test_pickles_are_refused_where_the_frame_sees_them_first(pod: Pod) -> None:

@@ -15,12 +15,9 @@ from collections.abc import Sequence
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from modelyard.cli.lazy import PROGRAM, root
+from modelyard.cli.lazy import BROKEN_PIPE, PROGRAM, root
 from modelyard.cli.output import complain
 from modelyard.errors import Bug, Failure, Interrupted, Usage
-
-BROKEN_PIPE = 141
-"""128 + SIGPIPE: the reader of our output went away."""
 
 # Pydantic would look for them in the metadata of every installed package: a tenth of what a short command takes.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

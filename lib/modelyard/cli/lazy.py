@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from modelyard import __version__
 
 PROGRAM = "modelyard"
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: the reader of our output went away."""
 
 
 class Entry(NamedTuple):
@@ -54,6 +56,13 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
 
 class Lazy(click.Group):
     """The program's own group: imports the one command that is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but for a pipe that broke, which click would end the process for with a code of its own."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return BROKEN_PIPE
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's
         """Commands in the order of the table."""

@@ -99,7 +99,11 @@ def start(session: Session, pipeline: Pipeline, settings: Settings, *, detach: b
     with follow.view(session.out) as view:
         unheeded = "; --force is not heeded, since it has begun" if settings.force else ""
         view.begun(run, f"it is running already; following it{unheeded}" if attached else "")
-        runs.follow(connected, run, view)
+        try:
+            runs.follow(connected, run, view)
+        except KeyboardInterrupt:
+            remedy = f"the same command follows it again, and `modelyard cancel {run}` ends it"
+            raise Interrupted("not followed any more; it goes on", where=run, remedy=remedy) from None
     return run, runs.described(connected, run)
 
 

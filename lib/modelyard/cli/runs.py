@@ -14,7 +14,7 @@ from modelyard.cli.options import duration
 from modelyard.cli.places import place
 from modelyard.cli.run import settle, text
 from modelyard.cli.session import Session, command, complete_runs
-from modelyard.errors import NoInput
+from modelyard.errors import NoInput, TimedOut
 from modelyard.quantities import format_seconds
 from modelyard.yard.runs import FINISHED, RunState, RunStatus
 
@@ -86,7 +86,11 @@ def wait(session: Session, runs: tuple[str, ...], timeout: int | None) -> int:
         where = place(session)
         for found in [where.find(run) for run in runs or (None,)]:
             left = None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
-            statuses.append(found.attach(view, left))
+            try:
+                statuses.append(found.attach(view, left))
+            except TimedOut as error:  # which speaks of what was left of the time
+                what = f"{found.id} is still running after {format_seconds(timeout or 0)}"
+                raise TimedOut(what, remedy=session.again(f"modelyard wait {found.id}")) from error
     items = [status.model_dump(mode="json") for status in statuses]
     session.out.listing("Run", items, {"RUN": "run", "STATE": "state", "EXIT": "exit_code"}, name="run")
     return next((code for code in [settle(session, status) for status in statuses] if code), 0)
@@ -99,12 +103,13 @@ def cancel(session: Session, run: str, purge: bool) -> None:
     """Stop a run; its steps keep what they have done."""
     found = place(session).find(run, write=True)
     status = found.status()
-    if status.state is not RunState.RUNNING and not purge:
+    running = status.state is RunState.RUNNING
+    if running or purge:
+        found.cancel(purge=purge)
+    else:
         session.out.note(f"{found.id} has ended already: {status.state}")
-        return
-    found.cancel(purge=purge)
     session.out.record("Run", {"run": found.id}, [found.id], name=found.id)
-    if not purge:
+    if running and not purge:
         session.hint(f"modelyard wait {found.id}")
 
 

@@ -43,10 +43,14 @@ class Session:
         return Yard.open(self.config.yard, write=write)
 
     def hint(self, command: str) -> None:
-        """Name the next command, with the options that said where this one looks."""
+        """Name the next command."""
+        self.out.hint(self.again(command))
+
+    def again(self, command: str) -> str:
+        """The command with the options that said where this one looks."""
         values = {name: self.config.values[name] for name in _SETTINGS}
         given = [shlex.join([f"--{name}", str(value.text)]) for name, value in values.items() if value.source == f"--{name}"]
-        self.out.hint(" ".join([command, *given]))
+        return " ".join([command, *given])
 
 
 def command(

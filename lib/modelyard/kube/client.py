@@ -7,6 +7,7 @@ ours: plain dicts in and out, none of its models, which differ between its relea
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,12 +60,17 @@ def connect(context: str = "", namespace: str = "", *, patience: float = PATIENC
     context: default the current one. namespace: default the context's own, or the pod's. patience: seconds for a request, its further attempts
     included. Nothing is asked of the cluster yet. Raises NoInput without a cluster, Usage for a kubeconfig that cannot be used.
     """
+    if namespace and not _NAMESPACE.fullmatch(namespace):
+        raise Usage(f"{namespace!r} is no namespace", why="lower-case letters, digits and '-', at most 63", remedy="correct --namespace")
     file = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
     there = any(Path(part).exists() for part in file.split(os.pathsep) if part)
     if not there and (context or not os.environ.get("KUBERNETES_SERVICE_HOST")):
         raise NoInput("there is no kubeconfig", where=file, remedy="set KUBECONFIG to the file of a cluster, or run with --on local")
     load = partial(_load, file, context) if there else partial(_load, None, "")
     return Client(Http(load, patience), namespace or (_namespace(file, context) if there else (_ACCOUNT / "namespace").read_text().strip()))
+
+
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Client:
@@ -190,6 +196,11 @@ def _load(file: str | None, context: str) -> Access:
             load_kube_config(file, context or None, configuration)  # type: ignore[no-untyped-call]
         else:
             load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+
+    if configuration.host in ("", "http://localhost"):  # what the two lines of the client take where none is named
+        raise Usage(
+            "the cluster of this context has no server", where=file or "", remedy="kubectl config set-cluster NAME --server=https://HOST:PORT"
+        )
 
     def headers() -> dict[str, str]:
         settings: Mapping[str, Any] = configuration.auth_settings()

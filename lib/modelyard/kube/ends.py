@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from modelyard.errors import Crashed, Deadline, Failure, HostOom, Interrupted, Unavailable, Yielded, from_exit, signal_name
+from modelyard.kube import names
 from modelyard.kube.cluster import Manifest
 from modelyard.order import Outcome
 from modelyard.quantities import format_bytes
@@ -90,11 +91,15 @@ def last(pods: Sequence[Manifest]) -> Manifest | None:
 
 
 def terminated(pod: Manifest) -> dict[str, Any] | None:
-    """How the step's container ended: Kubernetes' `terminated`, None while it has not."""
-    for status in pod.get("status", {}).get("containerStatuses", []):
-        if found := status.get("state", {}).get("terminated"):
-            return dict(found)
-    return None
+    """How our container ended: Kubernetes' `terminated`, None while it has not."""
+    found: dict[str, Any] | None = own(pod, pod.get("status", {}).get("containerStatuses")).get("state", {}).get("terminated")
+    return found
+
+
+def own(pod: Manifest, containers: Sequence[Manifest] | None) -> Manifest:
+    """Of a pod's containers, or what is said of them, our own, which has the name of its role; others come by an overlay or a mesh."""
+    role = pod["metadata"].get("labels", {}).get(names.ROLE)
+    return next((container for container in containers or [] if container.get("name") == role), {})
 
 
 def node(pod: Manifest) -> str:
@@ -157,11 +162,10 @@ def _condition(of: Manifest, kind: str) -> dict[str, Any] | None:
 
 
 def _limit(pod: Manifest) -> int | None:
-    for container in pod.get("spec", {}).get("containers", []):
-        text = str(container.get("resources", {}).get("limits", {}).get("memory", ""))
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?i?)", text):
-            return int(float(match[1]) * _UNITS[match[2]])
-    return None
+    container = own(pod, pod.get("spec", {}).get("containers"))
+    text = str(container.get("resources", {}).get("limits", {}).get("memory", ""))
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?i?)", text)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def _seconds(container: dict[str, Any]) -> float:

@@ -81,9 +81,7 @@ def step_job(
         "annotations": {names.DIGEST: names.step_digest(order), **({PREVIEW: note} if note else {})},
     }
     if owner is not None:
-        uid = owner["metadata"]["uid"]
-        reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": uid}
-        metadata["ownerReferences"] = [reference | {"controller": False, "blockOwnerDeletion": False}]
+        metadata["ownerReferences"] = [reference_to(owner)]
     return _job(metadata, pod, policy.step_policy("step"), policy.STEP_RETRIES, _deadline(order))
 
 
@@ -115,6 +113,12 @@ def driver(pipeline: Pipeline, settings: Mapping[str, Any], place: Place, *, num
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(), "immutable": True, "data": {RUN_FILE: text}},
         _job(metadata(), {"metadata": {"labels": labels}, "spec": spec}, policy.driver_policy("driver"), policy.DRIVER_RETRIES, None),
     ]
+
+
+def reference_to(job: Manifest) -> Manifest:
+    """The owner reference by which something goes when the Job, as the API server has it, goes."""
+    at = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {**at, "controller": False, "blockOwnerDeletion": False}
 
 
 def lone_step(pipeline: Pipeline, settings: Mapping[str, Any], place: Place) -> Manifest:

@@ -71,7 +71,7 @@ def runs(cluster: Cluster) -> list[RunStatus]:
     mirrors = {_run_of(found): found for found in cluster.list("ConfigMap", {names.ROLE: "status"})}
     unsaid = [name for name in drivers if "status.json" not in (mirrors.get(name) or {}).get("data", {}) or ends.finished(drivers[name])]
     pods = cluster.list("Pod", {names.ROLE: "driver"}) if unsaid else []
-    seen = [_seen(name, drivers.get(name), mirrors.get(name), _of(pods, name), None).status for name in {**drivers, **mirrors}]
+    seen = [_seen(name, drivers.get(name), mirrors.get(name), _of(pods, name)).status for name in {**drivers, **mirrors}]
     return sorted(seen, key=lambda status: (status.started, status.run), reverse=True)
 
 
@@ -99,7 +99,7 @@ def look(cluster: Cluster, run: str) -> Seen:
     unclear = job is not None and (not said or ends.finished(job) is not None)
     pods = cluster.list("Pod", {names.ROLE: "driver", names.RUN: run}) if unclear else []
     words = events(cluster, run) if unclear and not pods and job and not ends.finished(job) else []
-    return _seen(run, job, mirror, pods, None if said else cluster.get("ConfigMap", run), words)
+    return _seen(run, job, mirror, pods, config=None if said else cluster.get("ConfigMap", run), words=words)
 
 
 def described(cluster: Cluster, run: str) -> dict[str, Any]:
@@ -143,7 +143,11 @@ def follow(
                 return seen.status
             for name, progress in seen.progress.items():
                 view.progress(name, progress)
-            tell(f"the driver waits: {seen.waits}" if seen.waits else "" if seen.live else f"{run} has no driver on the cluster; watching its status")
+            if seen.waits:
+                hint = f"; where that cannot come: modelyard cancel {run}" if "image" in seen.waits.lower() else ""
+                tell(f"the driver waits: {seen.waits}{hint}")
+            elif not seen.live:
+                tell(f"{run} has no driver on the cluster; watching its status")
         if timeout is not None and clock() - began >= timeout:
             raise TimedOut(f"{run} is still running after {timeout:g} s", remedy=f"modelyard wait {run}")
         sleep(LOOK)
@@ -212,8 +216,15 @@ def _again(cluster: Cluster, run: str, seen: Seen) -> Seen:
 
 
 def _seen(
-    run: str, job: Manifest | None, mirror: Manifest | None, pods: Sequence[Manifest], config: Manifest | None, words: Sequence[Manifest] = ()
+    run: str,
+    job: Manifest | None,
+    mirror: Manifest | None,
+    pods: Sequence[Manifest],
+    *,
+    config: Manifest | None = None,
+    words: Sequence[Manifest] = (),
 ) -> Seen:
+    """config: the run's pipeline, for where the mirror tells no steps. words: events of the driver's Job."""
     data: Mapping[str, str] = (mirror or {}).get("data") or {}
     try:
         status = RunStatus.model_validate_json(data["status.json"]) if "status.json" in data else _pending(run, job, mirror, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelyard.kube import ends
 from modelyard.kube.cluster import Manifest
 
 _LONGEST = 300
@@ -12,8 +13,8 @@ _QUIET = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 def working(pods: Sequence[Manifest]) -> bool:
-    """Whether a container of the step runs."""
-    return any("running" in status.get("state", {}) for pod in pods for status in _containers(pod))
+    """Whether our container runs in one of them."""
+    return any("running" in ends.own(pod, _containers(pod)).get("state", {}) for pod in pods)
 
 
 def waits_for(job: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest] = ()) -> str:

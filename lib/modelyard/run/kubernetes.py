@@ -18,7 +18,7 @@ from modelyard.errors import Crashed, Failure, Interrupted, NoAccelerator, NoInp
 from modelyard.kube import ends, names, runs, waits
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
-from modelyard.kube.render import step_job
+from modelyard.kube.render import reference_to, step_job
 from modelyard.order import Order, Outcome
 from modelyard.quantities import format_seconds
 from modelyard.yard import Yard
@@ -309,7 +309,7 @@ class Execution:
 
     def _needed_by(self, job: Manifest) -> str:
         """Another run that goes on and needs the Job too: the one that made it, or one that found it. Empty where there is none."""
-        owners = [owner["name"] for owner in job["metadata"].get("ownerReferences") or []]
+        owners = [str(owner["name"]) for owner in job["metadata"].get("ownerReferences") or []]
         for run in dict.fromkeys([self._by, *owners]):
             with suppress(NoInput):
                 if run != self.of.run.id and runs.look(self.of.cluster, run).status.state is RunState.RUNNING:
@@ -362,12 +362,6 @@ class Execution:
             moved = "; ".join(filter(None, [moved, f"made by {self._by}"]))
         self.attempt = 0 if self._foreign else outcome.attempt or self.attempt
         return outcome.model_copy(update={**update, "note": "; ".join(filter(None, [moved, outcome.note]))})
-
-
-def reference_to(job: Manifest) -> Manifest:
-    """The owner reference by which something goes when the Job goes."""
-    at = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-    return {**at, "controller": False, "blockOwnerDeletion": False}
 
 
 def _last_progress(lines: Sequence[bytes]) -> Progress | None:

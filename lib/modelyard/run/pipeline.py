@@ -147,12 +147,11 @@ class Driver:
 
     def _resolve(self) -> bool:
         """What every ref stands for; False when one stands for nothing, or the end is asked for before that is known."""
-        resolved: dict[str, Any] = {}
+        resolved = dict(self._before)
         for name, step in self.pipeline.steps.items():
             if not isinstance(step, Fetch):
                 continue
-            if name in self._before:
-                resolved[name] = self._before[name]
+            if name in resolved:
                 if "listing" in resolved[name]:
                     self._listings[name] = Listing.from_record(resolved[name]["listing"])
                 continue
@@ -163,7 +162,7 @@ class Driver:
             except Failure as failure:
                 self._set(name, StepState.FAILED, Outcome.of(failure, 0.0))
                 return False
-        self.run.write_spec({**self.run.spec(), "resolved": resolved})
+            self.run.write_spec({**self.run.spec(), "resolved": resolved})  # at once: the next driver resolves the others alone
         return True
 
     def _resolve_one(self, name: str, step: Fetch) -> dict[str, Any]:
@@ -200,8 +199,8 @@ class Driver:
         return self.signals.stop
 
     def _begin_ready(self, among: Collection[str]) -> None:
-        for name in self.pipeline.order():
-            ready = name in among and self._step(name).state is StepState.WAITING and all(self._step(need).state in FINISHED for need in self._needs[name])
+        for name in (name for name in self.pipeline.order() if name in among):
+            ready = self._step(name).state is StepState.WAITING and all(self._step(need).state in FINISHED for need in self._needs[name])
             if ready and time.monotonic() >= self._not_before.get(name, 0.0) and len(self._running) < self.settings.jobs:
                 try:
                     self._begin(name)

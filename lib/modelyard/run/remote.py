@@ -21,7 +21,7 @@ from modelyard.kube import claims, ends, names, render
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
 from modelyard.run.driver import take
-from modelyard.run.kubernetes import Jobs, reference_to
+from modelyard.run.kubernetes import Jobs
 from modelyard.run.mirror import Mirror
 from modelyard.run.pipeline import Driver, Signals
 from modelyard.run.settings import Settings
@@ -58,8 +58,8 @@ def submit(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cluste
 def drive_here(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cluster, view: View) -> RunStatus:
     """Drive the pipeline's Jobs from this process, whose own yard holds records alone; or watch the process here that does.
 
-    Ctrl-C and SIGTERM end the driving and leave the Jobs: the status that comes back is still `running`, and the same command goes on. A run of the
-    same pipeline whose driver here was killed is taken up again.
+    Ctrl-C and SIGTERM end the driving and leave the Jobs: Interrupted or Yielded is raised, and the same command goes on. A run of the same pipeline
+    whose driver here was killed is taken up again.
     """
     told = _checked(pipeline, settings, place)
     place = _ready(place, cluster)
@@ -82,12 +82,16 @@ def drive_here(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cl
     mirror = Mirror(cluster, run, pipeline.name, view, yard=None, jobs=lambda: jobs.made)
     view.begun(run.id, "" if ours else "its driver was gone; going on with it")
     signals = Signals()
-    with _listening(signals, view, run.id):
+    with _listening(signals):
         mirror.start()
         try:
-            return Driver(run, pipeline, yard, jobs, settings, mirror, signals).drive()
+            status = Driver(run, pipeline, yard, jobs, settings, mirror, signals).drive()
         finally:
             mirror.close()
+    if status.state is RunState.RUNNING:
+        remedy = f"the same command follows them again, and `modelyard cancel {run.id}` ends them"
+        raise signals.by("asked to stop driving; the Jobs go on", where=run.id, remedy=remedy)
+    return status
 
 
 def state_folder(namespace: str) -> Path:
@@ -145,9 +149,8 @@ def _names(found: Sequence[Manifest]) -> list[str]:
 def _checked(pipeline: Pipeline, settings: Settings, place: Place) -> dict[str, Any]:
     """The settings as a run is told them. Raises Usage: what cannot work; an address with a secret first, before anything repeats it."""
     settings.check(pipeline)
-    told = {"hubs": dict(settings.hubs), "jobs": settings.jobs, "force": sorted(settings.force)}
-    render.check(pipeline, told, place)
-    return told
+    render.check(pipeline, settings.told(), place)
+    return settings.told()
 
 
 def _create(manifests: Sequence[Manifest], cluster: Cluster) -> str | None:
@@ -159,7 +162,7 @@ def _create(manifests: Sequence[Manifest], cluster: Cluster) -> str | None:
     made = cluster.create(job)
     if made is None:
         return None
-    cluster.patch("ConfigMap", name, {"metadata": {"ownerReferences": [reference_to(made)]}})
+    cluster.patch("ConfigMap", name, {"metadata": {"ownerReferences": [render.reference_to(made)]}})
     return str(name)
 
 
@@ -173,7 +176,7 @@ def _replace_left_over(config: Manifest, name: str, cluster: Cluster) -> None:
 
 
 @contextmanager
-def _listening(signals: Signals, view: View, run: str) -> Iterator[None]:
+def _listening(signals: Signals) -> Iterator[None]:
     """SIGINT and SIGTERM end the driving, not the Jobs; only the main thread may."""
 
     def on_signal(number: int, _: object) -> None:
@@ -181,7 +184,6 @@ def _listening(signals: Signals, view: View, run: str) -> Iterator[None]:
             signals.stop = True
             if number == signal.SIGINT:
                 signals.by = Interrupted
-            view.note(f"its Jobs go on; the same command follows them again, and `modelyard cancel {run}` ends them")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modelyard import __version__, config
 from modelyard.errors import Usage
 from modelyard.kube.place import Place
 from modelyard.spec import Pipeline
+
+_IMAGE = re.compile(r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,120})?")
+"""A reference without a digest, as https://github.com/distribution/reference has it, with room for a target's suffix."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,10 @@ class Settings:
     jobs: int = 1
     force: frozenset[str] = frozenset()
 
+    def told(self) -> dict[str, Any]:
+        """What a run keeps of them, as JSON values."""
+        return {"hubs": dict(self.hubs), "jobs": self.jobs, "force": sorted(self.force)}
+
     def check(self, pipeline: Pipeline) -> None:
         """Raises Usage when a step is forced that the pipeline has not, or the address of a hub holds a secret: a run keeps both."""
         for name, text in self.hubs.items():
@@ -31,8 +40,14 @@ class Settings:
 
 
 def place_of(in_force: config.Config, namespace: str = "") -> Place:
-    """Where on a cluster runs are, by the settings in force. namespace: for where they name none, by default `default`."""
+    """Where on a cluster runs are, by the settings in force. namespace: for where they name none, by default `default`.
+
+    Raises Usage: the image cannot be one; a kubelet would say so in an event and wait for ever.
+    """
     image = in_force["image"]
+    if not _IMAGE.fullmatch(image):
+        why = "an image is written REGISTRY/NAME:VERSION, in lower case but for the version, without -light or -cuda and without a digest"
+        raise Usage(f"{image!r} is no image", where=in_force.values["image"].source, why=why, remedy="correct image")
     tagged = ":" in image.rpartition("/")[2]
     return Place(
         namespace=in_force["namespace"] or namespace or "default",

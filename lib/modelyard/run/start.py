@@ -78,7 +78,6 @@ def _claim(pipeline: Pipeline, settings: Settings, view: View) -> tuple[Yard, Ru
     """The yard, and the run in it to drive, or to watch: (yard, run, whether it is ours to drive)."""
     settings.check(pipeline)
     yard = Yard.open(settings.yard)
-    told = {"hubs": dict(settings.hubs), "jobs": settings.jobs, "force": sorted(settings.force)}
     prefix = f"{pipeline.name}-{pipeline.digest[:10]}"
     while True:
         runs = yard.runs.named(prefix)
@@ -91,7 +90,7 @@ def _claim(pipeline: Pipeline, settings: Settings, view: View) -> tuple[Yard, Ru
                 last.write_status(_crashed(last))
         number = int(last.id.rpartition("-r")[2]) + 1 if last else 1
         run_id = f"{prefix}-r{number}"
-        run = yard.runs.create(run_id, {"pipeline": pipeline.to_dict(), "settings": told}, first_status(run_id, pipeline))
+        run = yard.runs.create(run_id, {"pipeline": pipeline.to_dict(), "settings": settings.told()}, first_status(run_id, pipeline))
         if run:
             return yard, run, True
 

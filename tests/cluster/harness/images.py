@@ -46,6 +46,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 def prepare() -> None:
     """Brings the cached root up to date: the harness's images and the project's, as buildah has them now, and no other. Not while a cluster runs."""
     with locked("images"):
+        for folder in (*cache().glob("image-*"), *cache().glob("containerd-*")):  # of a killed one: an image is gigabytes
+            shutil.rmtree(folder)
         _build_small_images()
         wanted = {name: identity for name, identity in _stored().items() if name in {PAUSE, BUSYBOX} or name.startswith(f"{OURS}:")}
         root = cache() / "containerd"

@@ -33,8 +33,10 @@ class LocalCluster(Cluster):
     def restart_api_server(self, down_seconds: float) -> None:
         """Kills the API server and starts it again after a while."""
         self.stop_api_server()
-        time.sleep(down_seconds)
-        self.start_api_server()
+        try:
+            time.sleep(down_seconds)
+        finally:
+            self.start_api_server()
 
     def load_image(self, image: str) -> None:
         """Has both nodes take an image from buildah's storage, as it is there now; use it with `imagePullPolicy: Never` or `IfNotPresent`."""
@@ -83,7 +85,8 @@ def down() -> bool:
 
 
 def prepare() -> None:
-    """Builds what a start needs and is not in the cache: programs and images."""
+    """Gets what a start needs and is not there: system packages, programs and images."""
+    packages.install()
     for name in (*KUBERNETES, "coredns", "pause"):
         program(name)
     images.prepare()

@@ -1,4 +1,4 @@
-"""What the machine must have for a local cluster, and the system packages that the harness may install: as root, on a Debian-like machine."""
+"""What a machine must have for a local cluster and its images, and the packages that the harness may install: as root, on a Debian-like one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ PACKAGES = {
     "/usr/sbin/runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "/usr/bin/buildah": "buildah",
+    "/usr/sbin/debootstrap": "debootstrap",
     "/usr/bin/etcd": "etcd-server",
     "/bin/busybox": "busybox-static",
     "/usr/sbin/iptables": "iptables",
     "/usr/sbin/conntrack": "conntrack",
     "/usr/bin/openssl": "openssl",
     "/usr/bin/nsenter": "util-linux",
+    "/bin/ip": "iproute2",
+    "/sbin/sysctl": "procps",
     "/usr/bin/tar": "tar",
 }
 ADMINISTRATORS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def missing() -> list[str]:
-    """What keeps this machine from running a local cluster, that the harness cannot mend; empty where nothing does."""
+    """What keeps this machine from running a local cluster, or building images, that the harness cannot mend; empty where nothing does."""
     lacks = []
     if sys.platform != "linux":
         return ["Linux"]

@@ -127,3 +127,15 @@ def test_the_image_gets_this_version_unless_it_names_one(folder: Path) -> None:
     images = ["", "example.com:5000/team/modelyard", "example.com:5000/team/modelyard:7"]
     found = [place_of(config.load(environ={"MODELYARD_IMAGE": image}, folder=folder)).image for image in images]
     assert found == [f"modelyard:{__version__}", f"example.com:5000/team/modelyard:{__version__}", "example.com:5000/team/modelyard:7"]
+
+
+@pytest.mark.parametrize("image", ["Bad Image:1", "a/UPPER", "name:1@sha256:0", "-x", "a//b:1", "name:"])
+def test_what_is_no_image_is_refused_before_anything_is_submitted(folder: Path, image: str) -> None:
+    with pytest.raises(Usage, match="is no image") as failed:
+        place_of(config.load(environ={"MODELYARD_IMAGE": image}, folder=folder))
+    assert failed.value.where == "MODELYARD_IMAGE"
+
+
+@pytest.mark.parametrize("image", ["modelyard", "localhost/modelyard:0.1.0", "Registry.example.com:5000/a-b/c__d.e:v1_2.3-x", "10.0.0.1/x"])
+def test_what_is_an_image(folder: Path, image: str) -> None:
+    assert place_of(config.load(environ={"MODELYARD_IMAGE": image}, folder=folder)).image.startswith(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ import pytest
 import modelyard
 from modelyard import cli
 from modelyard.cli.lazy import COMMANDS, root
-from modelyard.cli.output import complain
+from modelyard.cli.output import Output, complain
 from modelyard.errors import NoInput, Usage
 
 from .conftest import Call
@@ -151,6 +152,15 @@ def test_a_reader_that_went_away_is_no_error(call: Call, monkeypatch: pytest.Mon
     monkeypatch.setattr(cli, "root", Breaks(BrokenPipeError()))
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     done = call("ls")
+    assert (done.code, done.err) == (141, "")
+
+
+def test_a_reader_that_goes_away_during_a_command_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(Output, "lines", lines)
+    done = call("check")
     assert (done.code, done.err) == (141, "")
 
 

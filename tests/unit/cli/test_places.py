@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 
-from modelyard.cli import remote
+from modelyard.cli import remote, session
+from modelyard.cli import runs as commands
+from modelyard.cli.session import complete_runs
 from modelyard.errors import NoInput
-from modelyard.kube import logs, names, runs
+from modelyard.kube import client, logs, names, runs
+from modelyard.run import remote as start
 from modelyard.yard import Yard
 from modelyard.yard.runs import RunState, RunStatus, StepState, StepStatus
 from tests.unit.kube.fake import FakeCluster
@@ -85,10 +91,83 @@ def test_cancel_there(call: Call, cluster: FakeCluster, monkeypatch: pytest.Monk
     done = call("cancel", "reviews", "-o", "json", *THERE)
     assert (done.code, json.loads(done.out)["run"]) == (0, RUN)
     assert call("wait", RUN, *THERE).code == 130
-    assert "ended already: cancelled" in call("cancel", RUN, *THERE).err
+    again = call("cancel", RUN, "-o", "json", *THERE)
+    assert "ended already: cancelled" in again.err
+    assert "next:" not in again.err
+    assert json.loads(again.out)["run"] == RUN
     assert call("cancel", RUN, "--purge", *THERE).code == 0
     assert not cluster.objects
     assert call("cancel", RUN, *THERE).code == NoInput.exit_code
+
+
+def test_no_run_there_is_said(call: Call, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = call("ls", *THERE)
+    assert (done.code, done.out, done.err) == (0, "", f"there is no run in namespace {cluster.namespace}\n")
+
+    def none(_: Any) -> Any:
+        raise NoInput("there is no namespace 'typo'")
+
+    monkeypatch.setattr(cluster, "dry_run", none)
+    for words in (["ls"], ["show"], ["logs", "x"]):
+        done = call(*words, *THERE)
+        assert (done.code, done.out, done.err) == (66, "", "error: there is no namespace 'typo'\n")
+
+
+def test_a_run_that_has_ended_is_not_alive_while_its_job_says_nothing(call: Call, cluster: FakeCluster, steps: dict[str, StepStatus]) -> None:
+    mirror(cluster, RunStatus(run=RUN, pipeline="reviews", state=RunState.DONE, exit_code=0, started="2024-05-01T10:00:00+00:00", steps=steps))
+    cluster.create({"kind": "Job", "metadata": {"name": RUN, "labels": {names.RUN: RUN, names.ROLE: "driver"}}, "spec": {}, "status": {"active": 1}})
+    assert json.loads(call("show", "-o", "json", *THERE).out)["live"] is False
+
+
+@pytest.mark.usefixtures("both")
+def test_names_of_runs_there_complete_in_time(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = click.Context(commands.show)
+    context.params = {"on": "kubernetes"}
+    assert [item.value for item in complete_runs(context, click.Argument(["run"]), "rev")] == [RUN]
+    waiting = threading.Event()
+    monkeypatch.setattr(session, "_COMPLETION", 0.01)
+    monkeypatch.setattr(cluster, "list", lambda *_, **__: waiting.wait(60) and [])
+    assert complete_runs(context, click.Argument(["run"]), "rev") == []
+    waiting.set()
+
+
+@pytest.mark.usefixtures("both")
+def test_the_next_command_looks_where_this_one_did(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = call("wait", RUN, *THERE, "-n", "research")
+    assert told.err.endswith(f"next: modelyard show {RUN} --on kubernetes --namespace research\n")
+    monkeypatch.setenv("MODELYARD_ON", "kubernetes")
+    assert call("wait", RUN).err.endswith(f"next: modelyard show {RUN}\n")
+
+
+def test_who_types_hears_soon_that_there_is_no_cluster(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def connect(*_: str, patience: float) -> FakeCluster:
+        asked.append(patience)
+        return FakeCluster()
+
+    monkeypatch.setattr(client, "connect", connect)
+    for words in (["ls"], ["show"], ["yard", "ls"]):
+        call(*words, *THERE)
+    assert asked == [remote.PATIENCE] * 3
+    assert remote.PATIENCE < client.PATIENCE
+
+
+def test_who_leaves_a_run_there_hears_that_it_goes_on(
+    call: Call, cluster: FakeCluster, folder: Path, monkeypatch: pytest.MonkeyPatch, steps: dict[str, StepStatus]
+) -> None:
+    def leave(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    (folder / "p.yaml").write_text("name: reviews\nsteps: {look: {search: {query: x}}}\n")
+    mirror(cluster, RunStatus(run=RUN, pipeline="reviews", started="2024-05-01T10:00:00+00:00", steps=steps))
+    monkeypatch.setenv("MODELYARD_HUBS_MODELSCOPE", "http://hub:1")
+    monkeypatch.setattr(start, "submit", lambda *_: (RUN, True))
+    monkeypatch.setattr(runs, "follow", leave)
+    done = call("run", "p.yaml", *THERE)
+    assert done.code == 130
+    assert f"error: {RUN}: not followed any more; it goes on" in done.err
+    assert f"modelyard cancel {RUN}" in done.err
 
 
 @pytest.mark.usefixtures("both")

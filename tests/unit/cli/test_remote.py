@@ -15,7 +15,8 @@ import pytest
 
 from modelyard.cli import remote
 from modelyard.cli.lazy import root
-from modelyard.kube.cluster import Manifest
+from modelyard.errors import NoInput, NoPermission
+from modelyard.kube.cluster import Answer, Manifest
 from modelyard.yard import Yard
 from modelyard.yard.runs import RunState
 from tests.unit.cli.conftest import Call, commit, make_run
@@ -30,6 +31,7 @@ def pods(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
     pods = Pods(yard=yard.root)
     pods.claim = {"metadata": {"name": "modelyard"}, "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}}}
     monkeypatch.setattr(remote, "cluster", lambda _: pods)
+    monkeypatch.setattr(pods, "dry_run", lambda _: Answer())
     yield pods
     assert pods.pods == {}, "a pod was left"
 
@@ -199,6 +201,19 @@ def test_no_claim(call: Call, pods: Pods) -> None:
     done = call("yard", "ls", *ON)
     assert done.code == 66
     assert "try: modelyard yard create --on kubernetes -n research --yard modelyard" in done.err
+
+
+def test_a_namespace_that_does_not_exist_is_called_so(call: Call, pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dry_run(_: Manifest) -> Answer:
+        raise failure
+
+    pods.claim = None
+    monkeypatch.setattr(pods, "dry_run", dry_run)
+    failure: Exception = NoInput("there is no namespace 'research'")
+    done = call("yard", "ls", *ON)
+    assert (done.code, done.err) == (66, "error: there is no namespace 'research'\n")
+    failure = NoPermission("may not create configmaps")  # then nobody knows, and what is missing is told
+    assert "there is no claim 'modelyard'" in call("yard", "ls", *ON).err
 
 
 def test_create(call: Call, pods: Pods) -> None:

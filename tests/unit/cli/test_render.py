@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from modelyard.cli import remote
 from modelyard.kube import client, names
 from modelyard.kube.cluster import Answer, Cause, Manifest
 from tests.unit.cli.conftest import Call
@@ -45,7 +46,8 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     found = Server()
 
-    def connect(context: str, namespace: str) -> Server:
+    def connect(context: str, namespace: str, *, patience: float) -> Server:
+        assert patience == remote.PATIENCE
         assert (context, namespace) == ("there", "")
         return found
 

@@ -210,10 +210,11 @@ def test_wait_sees_the_end(call: Call, yard: Yard, at_work: Callable[..., None])
 
 
 def test_wait_gives_up(call: Call, yard: Yard, at_work: Callable[..., None]) -> None:
-    make_run(yard)
+    run = make_run(yard)
     at_work()
-    done = call("wait", "--timeout", "2s")
+    done = call("wait", "--timeout", "2s", "--yard", str(yard.root))
     assert (done.code, done.out) == (124, "")
+    assert f"error: {run.id} is still running after 2.0s\n  try: modelyard wait {run.id} --yard {yard.root}\n" in done.err
     assert call("wait", "--timeout", "soon").code == 64
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.errors import REGISTRY, BadData, Crashed, Deadline, Failure, HostOom, Interrupted, Rule, Unavailable, Yielded
-from modelyard.kube import ends
+from modelyard.kube import ends, names, waits
 from modelyard.kube.cluster import Manifest
 from modelyard.order import Outcome, termination_message
 
@@ -27,13 +27,27 @@ def pod(exit_code: int = 1, words: str = "", *, name: str = "pod-a", ended_by: s
         "finishedAt": f"2026-01-01T00:00:{at}Z",
         "startedAt": "2026-01-01T00:00:00Z",
     }
-    limits = {"containers": [{"resources": {"limits": {"memory": "6Gi"}}}], "nodeName": "node-1"}
-    found = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": ended}}], **status}
-    return {"kind": "Pod", "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": limits, "status": found}
+    limits = {"containers": [{"name": "step", "resources": {"limits": {"memory": "6Gi"}}}], "nodeName": "node-1"}
+    found = {"phase": "Failed", "containerStatuses": [{"name": "step", "state": {"terminated": ended}}], **status}
+    metadata = {"name": name, "labels": {names.ROLE: "step"}, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"kind": "Pod", "metadata": metadata, "spec": limits, "status": found}
 
 
 def said(failure: Failure) -> str:
     return termination_message(Outcome.of(failure, 2.0).model_copy(update={"attempt": 2})).decode()
+
+
+def test_another_container_of_the_pod_says_nothing_of_the_step() -> None:
+    """A mesh's, or an overlay's: it comes first in the list, and ends by itself."""
+    found = pod(HostOom.exit_code, said(HostOom("too small")))
+    beside = {"name": "proxy", "state": {"terminated": {"exitCode": 0}}}
+    found["status"]["containerStatuses"].insert(0, beside)
+    assert ends.outcome(job(), [found]).category == "host-oom"
+    killed = pod(137, ended_by="OOMKilled")
+    killed["spec"]["containers"].insert(0, {"name": "proxy", "resources": {"limits": {"memory": "1Gi"}}})
+    assert "9Gi" in ends.outcome(job(), [killed]).remedy
+    runs = [{"name": "proxy", "state": {"running": {}}}, {"name": "step", "state": {"waiting": {"reason": "ErrImagePull"}}}]
+    assert not waits.working([pod(containerStatuses=runs)])
 
 
 @pytest.mark.parametrize("kind", OF_STEPS, ids=lambda kind: kind.category)

@@ -123,7 +123,7 @@ class Site:
             self.cluster.create({"kind": "ConfigMap", "metadata": {"name": names.status_name(RUN), "labels": labels}, "data": data})
 
     def pod(self, name: str, *streams: list[bytes], phase: str = "Running", run: str = RUN) -> None:
-        labels = {names.RUN: run, names.ROLE: "step", names.STEP: "tuned", logs.JOB_NAME: "p-tuned-abc"}
+        labels = {names.RUN: run, names.ROLE: "step", names.STEP: "tuned", names.JOB: "p-tuned-abc"}
         state = {"running": {}} if phase == "Running" else {"terminated": {}}
         status = {"phase": phase, "containerStatuses": [{"state": state}]} if phase != "Pending" else {"phase": phase}
         self.cluster.create({"kind": "Pod", "metadata": {"name": name, "labels": labels}, "status": status})

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import Corrupt, Deadline, NoInput, TimedOut, Unavailable
+from modelyard.errors import Corrupt, Deadline, NoInput, NoPermission, TimedOut, Unavailable
 from modelyard.kube import names, runs
+from modelyard.kube.cluster import Kind
 from modelyard.order import Outcome, termination_message
 from modelyard.run.view import View
 from modelyard.spec import Pipeline
@@ -98,20 +99,38 @@ def over(cluster: FakeCluster, kind: str = "Failed") -> None:
 
 def driver_ends(cluster: FakeCluster, outcome: Outcome) -> None:
     ended = {"exitCode": outcome.exit_code, "message": termination_message(outcome).decode()}
-    pod(cluster, phase="Failed" if outcome.exit_code else "Succeeded", containerStatuses=[{"state": {"terminated": ended}}])
+    pod(cluster, phase="Failed" if outcome.exit_code else "Succeeded", containerStatuses=[{"name": "driver", "state": {"terminated": ended}}])
     over(cluster, "Failed" if outcome.exit_code else "Complete")
 
 
 def test_a_run_whose_driver_has_not_begun(cluster: FakeCluster) -> None:
     submit(cluster)
     waiting = {"reason": "ErrImagePull", "message": "no such image"}
-    pod(cluster, phase="Pending", containerStatuses=[{"state": {"waiting": waiting}}])
+    pod(cluster, phase="Pending", containerStatuses=[{"name": "driver", "state": {"waiting": waiting}}])
     seen = runs.look(cluster, RUN)
     assert seen.live
     assert seen.waits == "ErrImagePull: no such image"
     assert seen.status.state is RunState.RUNNING
     assert [(name, step.verb, step.state) for name, step in seen.status.steps.items()] == [("look", "search", StepState.WAITING)]
     assert [status.run for status in runs.runs(cluster)] == [RUN]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_driver_without_a_pod_says_why_in_the_words_of_its_events(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, allowed: bool) -> None:
+    submit(cluster)
+    involved = {"kind": "Job", "name": RUN}
+    event = {"type": "Warning", "reason": "FailedCreate", "message": "exceeded quota: small", "involvedObject": involved}
+    cluster.create({"kind": "Event", "metadata": {"name": "e"}, **event})
+    listed = cluster.list
+
+    def refusing(kind: Kind, *rest: Any, **more: Any) -> Any:
+        if kind == "Event" and not allowed:
+            raise NoPermission("may not list events")
+        return listed(kind, *rest, **more)
+
+    monkeypatch.setattr(cluster, "list", refusing)
+    waits = runs.look(cluster, RUN).waits
+    assert waits == ("FailedCreate: exceeded quota: small" if allowed else "the Job has no pod yet, and events may not be read: may not list events")
 
 
 def test_a_run_at_work(cluster: FakeCluster) -> None:
@@ -172,14 +191,15 @@ def test_what_outlives_its_job_is_listed(cluster: FakeCluster) -> None:
 def test_a_status_that_is_none(cluster: FakeCluster) -> None:
     mirror(cluster)
     cluster.patch("ConfigMap", names.status_name(RUN), {"data": {"status.json": "{"}})
-    with pytest.raises(Corrupt, match="cannot be read"):
+    with pytest.raises(Corrupt, match="cannot be read") as raised:
         runs.look(cluster, RUN)
+    assert f"configmap {names.status_name(RUN)}" in raised.value.remedy  # `cancel` would have to read it, too
 
 
 def test_followed_from_pending_to_the_end(cluster: FakeCluster, clock: Clock) -> None:
     submit(cluster)
     waiting = {"reason": "ImagePullBackOff", "message": "x"}
-    pod(cluster, phase="Pending", containerStatuses=[{"state": {"waiting": waiting}}])
+    pod(cluster, phase="Pending", containerStatuses=[{"name": "driver", "state": {"waiting": waiting}}])
     clock.then = [
         lambda: None,
         lambda: mirror(cluster),
@@ -190,7 +210,7 @@ def test_followed_from_pending_to_the_end(cluster: FakeCluster, clock: Clock) ->
     assert runs.follow(cluster, RUN, view, clock=clock, sleep=clock.sleep).state is RunState.DONE
     assert view.states == [("running", "waiting"), ("running", "running"), ("done", "done")]
     assert view.rates == [("look", 1)]
-    assert view.notes == ["the driver waits: ImagePullBackOff: x"]
+    assert view.notes == [f"the driver waits: ImagePullBackOff: x; where that cannot come: modelyard cancel {RUN}"]
 
 
 def test_an_api_server_that_is_away_ends_no_follow(cluster: FakeCluster, clock: Clock) -> None:
@@ -267,6 +287,27 @@ def test_a_driver_that_is_deleted_is_waited_for_before_its_steps_are(cluster: Fa
     clock.then = [last_breath]
     assert runs.cancel(cluster, RUN, clock=clock, sleep=clock.sleep).state is RunState.CANCELLED
     assert cluster.list("Job") == []
+
+
+def test_a_driver_on_a_silent_node_does_not_keep_its_steps_alive(cluster: FakeCluster, clock: Clock) -> None:
+    submit(cluster)
+    owner = cluster.objects["Job", RUN]["metadata"]["uid"]
+    metadata = {"name": f"{RUN}-x", "labels": labels("driver"), "finalizers": ["kubelet"], "ownerReferences": [{"uid": owner}]}
+    cluster.create({"kind": "Pod", "metadata": metadata, "spec": {}, "status": {}})
+    step_job(cluster, "p-look-abc")
+    assert runs.cancel(cluster, RUN, clock=clock, sleep=clock.sleep).state is RunState.CANCELLED
+    assert [job["metadata"]["name"] for job in cluster.list("Job")] == [RUN]
+
+
+def test_a_purge_takes_the_jobs_of_steps_but_those_that_another_run_found(cluster: FakeCluster, clock: Clock) -> None:
+    submit(cluster)
+    mirror(cluster, RunState.FAILED, StepState.FAILED)
+    for name in ("p-look-abc", "p-find-abc"):
+        step_job(cluster, name)
+    owners = [{"name": RUN, "uid": "gone"}, {"name": "p-0123456789-r2", "uid": "there"}]
+    cluster.patch("Job", "p-find-abc", {"metadata": {"ownerReferences": owners}})
+    runs.purge(cluster, RUN)
+    assert list(cluster.objects) == [("Job", "p-find-abc")]
 
 
 def test_what_has_ended_is_not_cancelled_but_can_be_purged(cluster: FakeCluster, clock: Clock) -> None:

@@ -87,7 +87,7 @@ class Standin(FakeCluster):
 
     def runs(self, job: str, node: str = "node-1") -> str:
         """A pod of the Job at work."""
-        return self.pod(job, node=node, phase="Running", containerStatuses=[{"state": {"running": {}}}])
+        return self.pod(job, node=node, phase="Running", containerStatuses=[{"name": "step", "state": {"running": {}}}])
 
     def ends(
         self, job: str, outcome: Outcome | None = None, *, node: str = "node-1", reason: str = "", exit_code: int | None = None, oom: bool = False
@@ -97,7 +97,7 @@ class Standin(FakeCluster):
         ended: dict[str, Any] = {"exitCode": code, "reason": "OOMKilled" if oom else "Completed" if code == 0 else "Error"}
         if outcome:
             ended["message"] = termination_message(outcome).decode()
-        self.pod(job, node=node, phase="Failed" if code else "Succeeded", containerStatuses=[{"state": {"terminated": ended}}])
+        self.pod(job, node=node, phase="Failed" if code else "Succeeded", containerStatuses=[{"name": "step", "state": {"terminated": ended}}])
         self.over(job, "Failed" if code else "Complete", reason or ("PodFailurePolicy" if code else "CompletionsReached"))
 
     def over(self, job: str, kind: str, reason: str, message: str = "") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import Bug, Crashed, HostOom, NoPermission, Yielded
+from modelyard.errors import Bug, Crashed, HostOom, NoPermission, Unavailable, Yielded
 from modelyard.kube import names, render
 from modelyard.kube.place import Place
 from modelyard.kube.policy import CRASHED_STEP
@@ -84,7 +84,12 @@ def test_it_drives_its_run_to_the_end(pod: Pod, clock: Clock, capsys: pytest.Cap
     assert pod.drive() == 0
     run = Yard.open(pod.yard).runs.get(RUN)
     assert run.spec()["pipeline"] == PIPELINE.to_dict()
-    assert run.spec()["settings"] == {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": [], "driver": pod.cluster.objects["Job", RUN]["metadata"]["uid"]}
+    assert run.spec()["settings"] == {
+        "hubs": {"modelscope": "http://hub:1"},
+        "jobs": 1,
+        "force": [],
+        "driver": pod.cluster.objects["Job", RUN]["metadata"]["uid"],
+    }
     assert run.status().state is RunState.DONE
     (name,) = pod.cluster.jobs()
     owner = pod.cluster.objects["Job", name]["metadata"]["ownerReferences"][0]
@@ -94,6 +99,35 @@ def test_it_drives_its_run_to_the_end(pod: Pod, clock: Clock, capsys: pytest.Cap
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["event"] for line in lines if line["event"] != "running"] == ["begun", "done", "ended"]
     assert said(terminal)["exit_code"] == 0
+
+
+def test_what_was_left_of_a_run_that_was_purged_neither_resumes_nor_cancels_its_successor(pod: Pod, clock: Clock) -> None:
+    clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+    assert pod.drive() == Yielded.exit_code
+    Yard.open(pod.yard).runs.get(RUN).request_cancel()
+    pod.cluster.objects["Job", RUN]["metadata"]["uid"] = "another"
+    pod.cluster.objects = {key: value for key, value in pod.cluster.objects.items() if key == ("Job", RUN)}
+    clock.then = [(clock.now + 1, lambda: pod.end(Outcome(exit_code=0, attempt=1)))]
+    assert pod.drive() == 0
+
+
+def test_a_driver_whose_job_is_being_removed_does_not_take_its_run_for_anothers(pod: Pod, clock: Clock) -> None:
+    clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+    assert pod.drive() == Yielded.exit_code
+    before = Yard.open(pod.yard).runs.get(RUN).spec()
+    pod.cluster.vanish("Job", RUN)
+    clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+    assert pod.drive() == Yielded.exit_code
+    assert Yard.open(pod.yard).runs.get(RUN).spec() == before
+
+
+def test_sigterm_while_the_cluster_has_not_answered_yet_leaves_the_run_to_the_next_driver(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod.cluster, "get", lambda *_: signal.raise_signal(signal.SIGTERM) or away())
+
+    def away() -> None:
+        raise Unavailable("no answer")
+
+    assert pod.drive() == Yielded.exit_code
 
 
 def test_a_step_that_failed_is_its_exit_code_and_its_last_words(pod: Pod, clock: Clock, terminal: Path) -> None:

@@ -192,6 +192,19 @@ def test_where_it_found_an_accelerator_in_the_end_says_where_it_found_none(jobs:
     assert (found.artifact, found.note) == (DIGEST, "not on node-a: no usable accelerator there")
 
 
+def test_a_step_that_another_node_took_may_wait_there_for_as_long_as_any(jobs: Jobs, cluster: Standin, clock: Clock) -> None:
+    execution = jobs.begin(order())
+    cluster.ends(name_of(order()), refused("node-a"), node="node-a")
+    assert wait(execution, clock) is None
+    second = name_of(order(), 2)
+    pod = cluster.runs(second, node="node-b")
+    assert wait(execution, clock) is None
+    del cluster.objects["Pod", pod]  # it is preempted
+    cluster.pod(second, phase="Pending", conditions=[unschedulable("0/2 nodes are available")])
+    assert wait(execution, clock, 2 * module.MOVE_LIMIT) is None
+    assert second in cluster.jobs()
+
+
 def test_the_next_driver_knows_which_nodes_were_left(yard: Yard, cluster: Standin, clock: Clock) -> None:
     cluster_jobs = executor(yard, cluster, "reviews-r1")
     first = cluster_jobs.begin(order())
@@ -226,7 +239,7 @@ def unschedulable(message: str) -> dict[str, str]:
 
 
 def pulling(reason: str) -> list[dict[str, Any]]:
-    return [{"state": {"waiting": {"reason": reason, "message": "no such image"}}}]
+    return [{"name": "step", "state": {"waiting": {"reason": reason, "message": "no such image"}}}]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +251,7 @@ def pulling(reason: str) -> list[dict[str, Any]]:
         ),
         ({"phase": "Pending", "containerStatuses": pulling("ImagePullBackOff")}, "ImagePullBackOff: no such image"),
         ({"phase": "Pending", "containerStatuses": pulling("ContainerCreating")}, "its container is being made"),
-        ({"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}, ""),
+        ({"phase": "Running", "containerStatuses": [{"name": "step", "state": {"running": {}}}]}, ""),
     ],
 )
 def test_a_note_says_what_a_pod_waits_for(jobs: Jobs, cluster: Standin, clock: Clock, status: dict[str, Any], note: str) -> None:
@@ -396,9 +409,10 @@ def test_without_the_yard_progress_comes_from_the_log(yard: Yard, cluster: Stand
     asked = cluster.calls.count(("logs", "Pod"))
     execution.progress()
     assert cluster.calls.count(("logs", "Pod")) == asked
-    clock.now += module.LOGS_EVERY
-    cluster.down = AWAY
-    assert execution.progress() == Progress(done=3, total=8, unit="rows", rate=1.5, left=3.3)
+    for failure in (AWAY, NoPermission("may not get pods/log")):
+        clock.now += module.LOGS_EVERY
+        cluster.down = failure
+        assert execution.progress() == Progress(done=3, total=8, unit="rows", rate=1.5, left=3.3)
 
 
 # --- ending it
@@ -445,14 +459,85 @@ def test_stopping_leaves_a_job_to_the_run_that_made_it(yard: Yard, cluster: Stan
     assert ("delete", "Job") not in cluster.calls
 
 
-def test_a_step_that_is_killed_goes_with_its_pods_at_once(jobs: Jobs, cluster: Standin, clock: Clock) -> None:
-    execution = jobs.begin(order())
-    pod = cluster.runs(name_of(order()))
+@pytest.mark.parametrize("kind", ["Complete", "Failed", ""])
+def test_stopping_ends_a_job_whose_run_has_ended_without_it(yard: Yard, cluster: Standin, clock: Clock, kind: str) -> None:
+    """Its driver died: nobody else would ever end it. Nor where nothing but the Job is left of that run."""
+    executor(yard, cluster, "reviews-r1").begin(order())
+    execution = executor(yard, cluster, "reviews-r2").begin(order("reviews-r2"))
     wait(execution, clock)
-    execution.kill()
+    if kind:
+        cluster.over("reviews-r1", kind, "")
+    else:
+        del cluster.objects["Job", "reviews-r1"]
+    execution.terminate()
     assert wait(execution, clock) is None
-    assert ("Pod", pod) not in cluster.objects
     assert "deletionTimestamp" in cluster.objects["Job", name_of(order())]["metadata"]
+
+
+def test_stopping_leaves_a_job_to_a_run_that_found_it(yard: Yard, cluster: Standin, clock: Clock) -> None:
+    execution = executor(yard, cluster, "reviews-r1").begin(order())
+    executor(yard, cluster, "reviews-r2").begin(order("reviews-r2"))
+    execution.terminate()
+    found = wait(execution, clock)
+    assert found is not None
+    assert (found.category, found.why) == ("yielded", f"the Job {name_of(order())} is left to reviews-r2")
+    assert ("delete", "Job") not in cluster.calls
+
+
+def test_an_owner_that_could_not_be_added_is_added_with_the_next_look(yard: Yard, cluster: Standin, clock: Clock, monkeypatch: Any) -> None:
+    executor(yard, cluster, "reviews-r1").begin(order())
+    second = executor(yard, cluster, "reviews-r2")
+    with monkeypatch.context() as away:
+        away.setattr(cluster, "patch", raising)
+        execution = second.begin(order("reviews-r2"))
+    assert wait(execution, clock) is None
+    owners = cluster.objects["Job", name_of(order())]["metadata"]["ownerReferences"]
+    assert [one["name"] for one in owners] == ["reviews-r1", "reviews-r2"]
+
+
+def raising(*_: Any, **__: Any) -> Any:
+    raise AWAY
+
+
+def test_a_job_that_ends_between_two_lists_ends_as_its_pod_says(yard: Yard, cluster: Standin, clock: Clock, monkeypatch: Any) -> None:
+    """Without the yard nothing else would tell; a pod that was listed before its Job could still be at work there."""
+    execution = executor(yard, cluster, "reviews-r1", shares_yard=False).begin(order())
+    (name,) = cluster.jobs()
+    pod, lists = cluster.runs(name), cluster.list
+
+    def ends_after(kind: Any, labels: Any = None, *, fields: Any = None) -> Any:
+        found = lists(kind, labels, fields=fields)
+        if ("Pod", pod) in cluster.objects:
+            del cluster.objects["Pod", pod]
+            cluster.ends(name, made())
+        return found
+
+    monkeypatch.setattr(cluster, "list", ends_after)
+    found = wait(execution, clock) or wait(execution, clock)
+    assert found is not None
+    assert (found.exit_code, found.artifact) == (0, DIGEST)
+
+
+def test_a_job_that_is_younger_than_the_list_has_its_own_pods(yard: Yard, cluster: Standin, clock: Clock) -> None:
+    jobs = executor(yard, cluster, "reviews-r1", shares_yard=False)
+    wait(jobs.begin(order(step="other")), clock)
+    execution = jobs.begin(order())
+    cluster.ends(name_of(order()), made())
+    found = wait(execution, clock, module.LOOK_EVERY / 2)
+    assert found is not None
+    assert (found.exit_code, found.artifact) == (0, DIGEST)
+
+
+def test_a_job_that_is_made_again_is_not_taken_for_the_deleted_one_of_its_name(jobs: Jobs, cluster: Standin, clock: Clock) -> None:
+    jobs.begin(order())
+    name = name_of(order())
+    cluster.delete("Job", name, wait_for_pods=True)
+    again = jobs.begin(order())
+    wait(jobs.begin(order(step="other")), clock)  # the list holds the old one
+    cluster.vanish("Job", name)
+    assert wait(again, clock, module.LOOK_EVERY / 2) is None
+    assert wait(again, clock) is None
+    assert jobs.made["tuned"] == name
 
 
 def test_stopping_waits_for_an_api_server_that_is_away(jobs: Jobs, cluster: Standin, clock: Clock) -> None:

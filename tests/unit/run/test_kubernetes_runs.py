@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelyard.errors import Failure, HostOom
 from modelyard.kube import names
 from modelyard.order import Order, Outcome
+from modelyard.run import pipeline as driving
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
@@ -90,7 +92,7 @@ def test_a_driver_that_dies_at_any_moment_is_followed_by_one_that_does_nothing_t
 
 def test_a_cancelled_run_ends_its_jobs_and_then_itself(yard: Yard, pipeline: Pipeline, cluster: Standin, clock: Clock) -> None:
     def gone() -> None:
-        for name in [name for name in cluster.jobs() if "deletionTimestamp" in cluster.objects["Job", name]["metadata"]]:
+        for name in deleted(cluster):
             cluster.vanish("Job", name)
 
     clock.then = [(clock.now + 1, lambda: yard.runs.get("reviews-r9").request_cancel()), (clock.now + 5, gone)]
@@ -98,6 +100,46 @@ def test_a_cancelled_run_ends_its_jobs_and_then_itself(yard: Yard, pipeline: Pip
     assert (status.state, status.exit_code) == (RunState.CANCELLED, 130)
     assert cluster.jobs() == []
     assert {step.state for step in status.steps.values()} == {StepState.STOPPED, StepState.SKIPPED}
+
+
+def test_a_driver_that_dies_while_refs_are_resolved_leaves_those_that_are(
+    yard: Yard, pipeline: Pipeline, cluster: Standin, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, asked = driving.resolve_or_last, list[str]()
+
+    def dies(yard: Yard, ref: str, *rest: Any, **more: Any) -> Any:
+        asked.append(ref)
+        if len(asked) == 2:
+            raise SystemExit
+        return resolve(yard, ref, *rest, **more)
+
+    monkeypatch.setattr(driving, "resolve_or_last", dies)
+    with pytest.raises(SystemExit):
+        drive(yard, pipeline, cluster, Signals())
+    yard.runs.get("reviews-r9").write_status(first_status("reviews-r9", pipeline))  # SIGKILL would not have let it say anything
+    signals = Signals()
+    clock.then = [(clock.now + 0.2, lambda: setattr(signals, "stop", True))]
+    drive(yard, pipeline, cluster, signals)
+    assert len(asked) == 3
+    assert asked[1] == asked[2] != asked[0]
+
+
+def test_a_cancel_that_came_while_no_driver_lived_ends_what_the_earlier_one_began(
+    yard: Yard, pipeline: Pipeline, cluster: Standin, clock: Clock
+) -> None:
+    signals = Signals()
+    clock.then = [(clock.now + 1, lambda: setattr(signals, "stop", True))]
+    assert drive(yard, pipeline, cluster, signals).state is RunState.RUNNING
+    before = cluster.jobs()
+    assert len(before) == 2
+    yard.runs.get("reviews-r9").request_cancel()
+    clock.then = [(clock.now + 5, lambda: [cluster.vanish("Job", name) for name in deleted(cluster)])]
+    assert drive(yard, pipeline, cluster, Signals()).state is RunState.CANCELLED
+    assert cluster.jobs() == []
+
+
+def deleted(cluster: Standin) -> list[str]:
+    return [name for name in cluster.jobs() if "deletionTimestamp" in cluster.objects["Job", name]["metadata"]]
 
 
 def test_a_step_that_fails_ends_the_run_by_its_class_after_what_runs_beside_it(

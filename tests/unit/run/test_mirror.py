@@ -136,6 +136,16 @@ def test_the_last_word_is_said_again_until_it_is_heard(cluster: Standin, yard: Y
     assert len(waits) == 3 + module.LAST_TRIES
 
 
+def test_who_leaves_a_run_that_goes_on_does_not_wait_for_an_api_server(
+    cluster: Standin, yard: Yard, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    cluster.down = Unavailable("no answer")
+    mirror(cluster, yard, run).close()
+    assert len(waits) <= 1
+
+
 def test_a_right_that_is_missing_is_said_once_and_ends_nothing(cluster: Standin, yard: Yard, run: Run) -> None:
     view = Notes()
     mirrored = mirror(cluster, yard, run, view)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import modelyard
-from modelyard.errors import Failure, NoInput, NoPermission, TimedOut, Unavailable, Usage
+from modelyard.errors import Failure, Interrupted, NoInput, NoPermission, TimedOut, Unavailable, Usage
 from modelyard.kube import names
 from modelyard.kube.cluster import Kind, Manifest
 from modelyard.kube.place import Place
@@ -144,6 +144,19 @@ def test_a_config_map_whose_submitter_never_came_to_create_the_job_gives_way(clu
     assert run_file(cluster, FIRST)["settings"]["hubs"] == HUBS
 
 
+def test_a_status_that_cannot_be_read_leaves_it_to_the_job_whether_the_run_goes_on(cluster: Standin) -> None:
+    submit(PIPELINE, settings(), PLACE, cluster)
+    mirror(cluster, first_status(FIRST, PIPELINE), {})
+    cluster.objects["ConfigMap", names.status_name(FIRST)]["data"]["status.json"] = '{"of": "another version"}'
+    assert submit(PIPELINE, settings(), PLACE, cluster) == (FIRST, True)
+
+
+def test_an_address_with_a_secret_is_refused_without_repeating_it(cluster: Standin) -> None:
+    with pytest.raises(Usage) as raised:
+        submit(PIPELINE, settings(hubs={"modelscope": "ftp://me:hunter2@hub/x"}), PLACE, cluster)
+    assert "hunter2" not in str(raised.value) + raised.value.remedy
+
+
 @pytest.mark.parametrize(("mode", "access"), [(("ReadWriteOnce",), "ReadWriteOnce"), (("ReadWriteOnce", "ReadWriteMany"), "ReadWriteMany")])
 def test_the_claims_access_goes_with_the_run(cluster: Standin, mode: tuple[str, ...], access: str) -> None:
     cluster.objects["PersistentVolumeClaim", "modelyard"] = claim(*mode)
@@ -262,13 +275,13 @@ def test_a_driver_here_keeps_records_alone_and_mirrors_them(cluster: Standin, cl
 
 
 def test_ctrl_c_leaves_the_jobs_and_the_same_command_goes_on(cluster: Standin, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    view = Notes()
     before = signal.getsignal(signal.SIGINT)
     clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGINT))]
-    status = drive(cluster, view)
-    assert status.state is RunState.RUNNING
+    with pytest.raises(Interrupted) as raised:
+        drive(cluster)
     assert signal.getsignal(signal.SIGINT) == before
-    assert any(f"modelyard cancel {FIRST}" in note for note in view.notes)
+    assert f"modelyard cancel {FIRST}" in raised.value.remedy
+    assert cluster.data(names.status_name(FIRST))["status.json"]["state"] == "running"
     assert len(cluster.jobs()) == 1
     assert ("delete", "Job") not in cluster.calls
     monkeypatch.setattr(Run, "live", lambda _: False)
