@@ -105,6 +105,7 @@ def test_runs_are_listed_shown_and_waited_for_without_the_yard(ran: Ran) -> None
     ran.site.modelyard("wait", ran.id)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_runs_only_what_depends_on_it(ran: Ran) -> None:
     text = Path(QUICKSTART).read_text().replace("split: test, rows: 500", "split: test, rows: 499")
     again = ran.site.json("run", ran.site.write("changed.yaml", text))
