@@ -49,7 +49,7 @@ test-all: setup browser ## every test, the slow ones too
 
 browser: # what tests/browser looks at reports with; without it those tests are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
-	  && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } \
+	  && export TMPDIR=/var/tmp DEBIAN_FRONTEND=noninteractive && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; } \
 	  || echo 'no chromium, and no right to install it: the tests of the report in a browser will be skipped' >&2
 
 check: setup ## lint, format, types, arrows, docstrings, generated files, forbidden words

@@ -59,7 +59,9 @@ def install() -> None:
     try:
         for words in (["update"], ["install", "--yes", "--no-install-recommends", *names]):
             command = ["apt-get", "--quiet=2", *words]
-            done = subprocess.run(command, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True, check=False)
+            # apt gives up its root for a while, and /tmp is not everywhere a place that everybody may write to.
+            environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": "/var/tmp"}
+            done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise HarnessFailure(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
     finally:
