@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelyard import hubs
+from modelyard.errors import VolumeFailed
 from modelyard.hubs import Listing
 from modelyard.hubs.fetching import Fetching, turn
 from modelyard.hubs.selection import select
@@ -27,7 +28,14 @@ def run(context: Context) -> Produced:
             return Produced(listing.kind, selection.format, existing=existing)
         reader = hubs.reader(listing, context.hubs)
         work = Fetching(context.yard, listing, selection, reader, context.out, key=context.key, attempt=context.attempt, watch=watch)
-        fetched = work.run()
+        try:
+            fetched = work.run()
+        except VolumeFailed:
+            # Who has finished clears the parts that others are still at; what it made is what was being made here.
+            action = None if context.forced else context.yard.known(context.key)
+            if action is None:
+                raise
+            return Produced(listing.kind, selection.format, existing=action.artifact)
         for name, value in fetched.details().items():
             context.detail(name, value)
         return Produced(listing.kind, selection.format, known=fetched.known)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from modelyard import hubs, refs
-from modelyard.errors import Corrupt, Failure, NoInput, NoSpace, Refused, Unavailable, Yielded
+from modelyard.errors import Corrupt, Failure, NoInput, NoSpace, Refused, Unavailable, VolumeFailed, Yielded
 from modelyard.hubs import Listing, fetching, local
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.order import Order
@@ -195,6 +195,29 @@ def test_forced_reads_again(place: Place) -> None:
     first = place.attempt()
     assert place.attempt(forced=True).digest == first.digest
     assert place.bytes_read() == 2 * MIB
+
+
+def test_who_finishes_first_may_clear_the_parts_of_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put({"config.json": b"{}", "model.safetensors": noise(MIB)})
+    original = fetching.Fetching.run
+    first: list[bool] = []
+    Yard.open(place.root / "yard")
+    (place.root / "yard/leases").rmdir()
+    (place.root / "yard/leases").write_text("without leases nobody waits for anybody")
+
+    def overtaken(work: fetching.Fetching) -> fetching.Fetched:
+        if first:
+            return original(work)
+        first.append(True)  # whoever comes in here is the one that is overtaken
+        place.attempt(yard=Yard.open(place.root / "yard"))
+        raise VolumeFailed("a part is gone")
+
+    monkeypatch.setattr(fetching.Fetching, "run", overtaken)
+    artifact = place.attempt()
+    assert place.committed() == [artifact.digest]
+    monkeypatch.setattr(fetching.Fetching, "run", lambda _: (_ for _ in ()).throw(VolumeFailed("the disk")))
+    with pytest.raises(VolumeFailed, match="the disk"):
+        place.attempt(forced=True)
 
 
 @pytest.mark.parametrize("leases", [True, False])
