@@ -16,6 +16,7 @@ import click
 from modelyard.cli.session import WORDS, Session
 from modelyard.errors import Interrupted, NoInput, NoPermission, Usage
 from modelyard.quantities import format_bytes
+from modelyard.run.handlers import handling
 
 if TYPE_CHECKING:
     from modelyard.kube.cluster import Cluster
@@ -166,9 +167,5 @@ def _ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with handling({signal.SIGTERM: end, signal.SIGHUP: end}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

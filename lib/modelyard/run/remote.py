@@ -21,6 +21,7 @@ from modelyard.kube import claims, ends, names, render
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
 from modelyard.run.driver import take
+from modelyard.run.handlers import handling
 from modelyard.run.kubernetes import Jobs
 from modelyard.run.mirror import Mirror
 from modelyard.run.pipeline import Driver, Signals
@@ -185,9 +186,5 @@ def _listening(signals: Signals) -> Iterator[None]:
             if number == signal.SIGINT:
                 signals.by = Interrupted
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handling({signal.SIGTERM: on_signal, signal.SIGINT: on_signal}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelyard.document import Document
 from modelyard.errors import Interrupted, TimedOut, Yielded
+from modelyard.run.handlers import handling
 from modelyard.run.local import Local
 from modelyard.run.pipeline import Driver, Signals, first_status
 from modelyard.run.settings import Settings
@@ -115,12 +116,8 @@ def _listening(signals: Signals, view: View) -> Iterator[None]:
         signals.stop, signals.by = True, Interrupted
         view.note("stopping: steps keep what they have; the same command goes on (Ctrl-C again ends them at once)")
 
-    before = {number: signal.signal(number, handler) for number, handler in ((signal.SIGTERM, on_term), (signal.SIGINT, on_interrupt))}
-    try:
+    with handling({signal.SIGTERM: on_term, signal.SIGINT: on_interrupt}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _crashed(run: Run) -> RunStatus:
