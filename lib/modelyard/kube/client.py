@@ -32,6 +32,7 @@ _PAGE = 500
 class _Resource(NamedTuple):
     version: str
     plural: str
+    namespaced: bool = True
 
     @property
     def group(self) -> str:
@@ -44,12 +45,22 @@ class _Resource(NamedTuple):
 
 _RESOURCES: Mapping[str, _Resource] = MappingProxyType(
     {
-        "Job": _Resource("batch/v1", "jobs"),
-        "Pod": _Resource("v1", "pods"),
         "ConfigMap": _Resource("v1", "configmaps"),
-        "PersistentVolumeClaim": _Resource("v1", "persistentvolumeclaims"),
+        "CronJob": _Resource("batch/v1", "cronjobs"),
         "Event": _Resource("v1", "events"),
+        "Job": _Resource("batch/v1", "jobs"),
+        "LimitRange": _Resource("v1", "limitranges"),
+        "LocalQueue": _Resource("kueue.x-k8s.io/v1beta1", "localqueues"),
+        "Namespace": _Resource("v1", "namespaces", namespaced=False),
+        "Node": _Resource("v1", "nodes", namespaced=False),
+        "PersistentVolumeClaim": _Resource("v1", "persistentvolumeclaims"),
+        "Pod": _Resource("v1", "pods"),
+        "PriorityClass": _Resource("scheduling.k8s.io/v1", "priorityclasses", namespaced=False),
+        "ResourceQuota": _Resource("v1", "resourcequotas"),
+        "Secret": _Resource("v1", "secrets"),
         "ServiceAccount": _Resource("v1", "serviceaccounts"),
+        "StorageClass": _Resource("storage.k8s.io/v1", "storageclasses", namespaced=False),
+        "Workload": _Resource("kueue.x-k8s.io/v1beta1", "workloads"),
     }
 )
 
@@ -85,8 +96,13 @@ class Client:
         reply = self._ask("get", kind, name, expected={404})
         return None if reply.status == 404 else reply.body
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None) -> list[Manifest]:
-        """Objects with all of these labels and field values; `kind` and `apiVersion` are set in each."""
+    def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
+    ) -> list[Manifest]:
+        """Objects with all of these labels and field values; `kind` and `apiVersion` are set in each. everywhere: in all namespaces.
+
+        An API server that does not know the kind (Kueue's, where there is no Kueue) has none of it.
+        """
         query = {"limit": str(_PAGE)}
         if labels:
             query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
@@ -94,7 +110,9 @@ class Client:
             query["fieldSelector"] = ",".join(f"{name}={value}" for name, value in fields.items())
         found: list[Manifest] = []
         while True:
-            reply = self._ask("list", kind, query=query, expected={410})
+            reply = self._ask("list", kind, query=query, expected={404, 410}, everywhere=everywhere)
+            if reply.status == 404:
+                return []
             if reply.status == 410:  # the pages' snapshot is gone: from the beginning, in one piece
                 query, found = {name: value for name, value in query.items() if name not in ("limit", "continue")}, []
                 continue
@@ -103,6 +121,19 @@ class Client:
             if not more:
                 return [{"apiVersion": _RESOURCES[kind].version, "kind": kind, **item} for item in found]
             query["continue"] = more
+
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
+        """Whether who asks may do that in the namespace, by a SelfSubjectAccessReview: `may("get", "Pod", "log")`.
+
+        name: to the object of that name alone. everywhere: in all namespaces.
+        """
+        resource = _RESOURCES[kind]
+        asked = {"verb": verb, "group": resource.group, "resource": resource.plural, "subresource": subresource, "name": name}
+        asked |= {"namespace": self.namespace} if resource.namespaced and not everywhere else {}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
+        call = Call("create selfsubjectaccessreviews.authorization.k8s.io")
+        reply = self._http.ask(call, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body, form="application/json")
+        return bool(reply.body["status"].get("allowed"))
 
     def create(self, manifest: Manifest) -> Manifest | None:
         """The object as it was created, by strict field validation; None when there is one of that name."""
@@ -166,18 +197,21 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         expected: Collection[int | str] = (),
+        everywhere: bool = False,
     ) -> Reply:
         method, form = _METHODS[verb]
-        reply = self._http.ask(Call(self._doing(verb, kind), expected), method, self._path(kind, name), query=query, body=body, form=form)
+        path = self._path(kind, name, everywhere=everywhere)
+        reply = self._http.ask(Call(self._doing(verb, kind), expected), method, path, query=query, body=body, form=form)
         if verb == "create" and reply.status == 404:
             why = self._http.harmless(str(reply.body.get("message", "")))
             remedy = f"kubectl create namespace {self.namespace}, or name another with -n"
             raise NoInput(f"there is no namespace {self.namespace!r}", where=self._http.access.host, why=why, remedy=remedy)
         return reply
 
-    def _path(self, kind: str, name: str = "") -> str:
+    def _path(self, kind: str, name: str = "", *, everywhere: bool = False) -> str:
         resource = _RESOURCES[kind]
-        return f"{resource.root}/namespaces/{quote(self.namespace, safe='')}/{resource.plural}" + (f"/{quote(name, safe='')}" if name else "")
+        within = f"/namespaces/{quote(self.namespace, safe='')}" if resource.namespaced and not everywhere else ""
+        return f"{resource.root}{within}/{resource.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
     def _doing(self, verb: str, kind: str, subresource: str = "") -> str:
         """`create jobs.batch`."""

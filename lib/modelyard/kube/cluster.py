@@ -12,7 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 Manifest = dict[str, Any]
-Kind = Literal["Job", "Pod", "ConfigMap", "PersistentVolumeClaim", "Event", "ServiceAccount"]
+Kind = Literal[
+    "ConfigMap",
+    "CronJob",
+    "Event",
+    "Job",
+    "LimitRange",
+    "LocalQueue",
+    "Namespace",
+    "Node",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PriorityClass",
+    "ResourceQuota",
+    "Secret",
+    "ServiceAccount",
+    "StorageClass",
+    "Workload",
+]
+"""What is asked for. Namespace, Node, PriorityClass and StorageClass belong to the cluster; LocalQueue and Workload are Kueue's."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +57,19 @@ class Cluster(Protocol):
     def get(self, kind: Kind, name: str) -> Manifest | None:
         """The object; None when there is none of that name."""
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None) -> list[Manifest]:
-        """Objects with all of these labels and field values; `kind` and `apiVersion` are set in each."""
+    def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
+    ) -> list[Manifest]:
+        """Objects with all of these labels and field values; `kind` and `apiVersion` are set in each. everywhere: in all namespaces.
+
+        An API server that does not know the kind (Kueue's, where there is no Kueue) has none of it.
+        """
+
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
+        """Whether who asks may do that in the namespace, by a SelfSubjectAccessReview: `may("get", "Pod", "log")`.
+
+        name: to the object of that name alone. everywhere: in all namespaces.
+        """
 
     def create(self, manifest: Manifest) -> Manifest | None:
         """The object as it was created, by strict field validation; None when there is one of that name."""

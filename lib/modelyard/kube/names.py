@@ -5,6 +5,7 @@ A name says what an object is for, so that the same work has the same name: who 
 
 from __future__ import annotations
 
+from modelyard.kube.cluster import Manifest
 from modelyard.order import Order
 from modelyard.spec import Pipeline, digest
 from modelyard.steps import STEPS, Reuse
@@ -12,8 +13,10 @@ from modelyard.steps import STEPS, Reuse
 DOMAIN = "modelyard.dev"
 RUN, STEP, PIPELINE, ROLE, YARD = (f"{DOMAIN}/{word}" for word in ("run", "step", "pipeline", "role", "yard"))
 """Labels. run: its id. role: `driver`, `step`, `reader`, `status`, `yard`. yard: the claim that a pod mounts."""
-DIGEST, ORDER = f"{DOMAIN}/digest", f"{DOMAIN}/order"
-"""Annotations. digest: of what an object's name holds ten digits of. order: a step's order, in its pod."""
+DIGEST, ORDER, TICK = (f"{DOMAIN}/{word}" for word in ("digest", "order", "tick"))
+"""Annotations. digest: of what an object's name holds ten digits of. order: a step's order, in its pod. tick: of a Job that a person triggered."""
+SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
+"""The annotation in which the CronJob controller says which tick a Job is for."""
 DRIVER_ACCOUNT = "modelyard-driver"
 """The service account of driver pods: it may create Jobs in its namespace."""
 JOB = "batch.kubernetes.io/job-name"
@@ -30,6 +33,11 @@ def pipeline_digest(pipeline: Pipeline, image: str, tick: str = "") -> str:
 def run_name(pipeline: Pipeline, image: str, number: int, tick: str = "") -> str:
     """The run's id, which is the name of its driver Job and of the ConfigMap with its pipeline."""
     return f"{pipeline.name}-{pipeline_digest(pipeline, image, tick)[:SHOWN]}-r{number}"
+
+
+def run_of(job: Manifest) -> str:
+    """The run of a driver's Job; before its driver has named that, as of one that a chart or a schedule made, the Job's own name stands for it."""
+    return str((job["metadata"].get("labels") or {}).get(RUN) or job["metadata"]["name"])
 
 
 def status_name(run: str) -> str:

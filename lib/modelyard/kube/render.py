@@ -34,7 +34,11 @@ MOST_EXECUTIONS = 999
 """The largest number of an execution for which names were checked."""
 YARD = pods.YARD
 """Where pods have the yard."""
-RUN_DIR, RUN_FILE = "/etc/modelyard", "run.json"
+RUN_DIR, RUN_FILE, PIPELINE_FILE = "/etc/modelyard", "run.json", "pipeline.yaml"
+"""Where a driver's pod has its run's ConfigMap. run.json: id (empty: the driver finds it), settings, place. pipeline.yaml: the pipeline, as somebody
+wrote it or with its defaults."""
+OWN_JOB = "MODELYARD_JOB"
+"""The variable in which a driver's pod has the name of its Job."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 PREVIEW = f"{names.DOMAIN}/preview"
 """Annotation: what a preview of a step's Job does not know yet."""
@@ -82,37 +86,51 @@ def step_job(
     }
     if owner is not None:
         metadata["ownerReferences"] = [reference_to(owner)]
-    return _job(metadata, pod, policy.step_policy("step"), policy.STEP_RETRIES, _deadline(order))
+    job = _job_spec(pod, policy.step_policy("step"), policy.STEP_RETRIES, _deadline(order))
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
 
-def driver(pipeline: Pipeline, settings: Mapping[str, Any], place: Place, *, number: int = 1, tick: str = "") -> list[Manifest]:
+def driver(pipeline: Pipeline, settings: Mapping[str, Any], place: Place, *, number: int = 1) -> list[Manifest]:
     """The ConfigMap with a pipeline, and the Job of its driver.
 
-    settings: `hubs` (name -> address), `jobs` (steps side by side), `force` (names of steps). tick: which one of a schedule's runs it is.
-    Raises Usage: what cannot work on a cluster.
+    settings: `hubs` (name -> address), `jobs` (steps side by side), `force` (names of steps). Raises Usage: what cannot work on a cluster.
     """
     check(pipeline, settings, place)
-    run = names.run_name(pipeline, place.image, number, tick)
+    run = names.run_name(pipeline, place.image, number)
     labels = pods.labels("driver", place, run=run, pipeline=pipeline.name)
-    told = {"hubs": dict(settings["hubs"]), "jobs": settings["jobs"], "force": sorted(settings["force"])}
-    document = {"run": run, "pipeline": pipeline.to_dict(), "settings": told, "place": place.model_dump(mode="json")}
-    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-    if (size := len(text.encode())) > LARGEST_RUN:
-        why = f"it has {size} bytes, {LARGEST_RUN} fit into a ConfigMap"
-        raise Usage("the pipeline is too large", where=pipeline.name, why=why, remedy="cut it into several")
-    annotations = {names.DIGEST: names.pipeline_digest(pipeline, place.image, tick)}
+    annotations = {names.DIGEST: names.pipeline_digest(pipeline, place.image)}
 
     def metadata() -> Manifest:
         return {"name": run, "namespace": place.namespace, "labels": dict(labels), "annotations": dict(annotations)}
 
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(), "immutable": True, "data": run_data(pipeline, settings, place, run)},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata(), "spec": driver_spec(place, run, labels)},
+    ]
+
+
+def run_data(pipeline: Pipeline, settings: Mapping[str, Any], place: Place, run: str) -> dict[str, str]:
+    """What a driver is told, as a ConfigMap holds it. run: its id; empty where the driver finds it. Raises Usage: it is too large."""
+    told = {"hubs": dict(settings["hubs"]), "jobs": settings["jobs"], "force": sorted(settings["force"])}
+    data = {
+        RUN_FILE: _text({"run": run, "settings": told, "place": place.model_dump(mode="json")}),
+        PIPELINE_FILE: _text(pipeline.to_dict()),  # JSON is YAML
+    }
+    if (size := sum(len(text.encode()) for text in data.values())) > LARGEST_RUN:
+        why = f"it has {size} bytes, {LARGEST_RUN} fit into a ConfigMap"
+        raise Usage("the pipeline is too large", where=pipeline.name, why=why, remedy="cut it into several")
+    return data
+
+
+def driver_spec(place: Place, config: str, labels: Mapping[str, str]) -> Manifest:
+    """The spec of a driver's Job. config: the ConfigMap that tells it what to run. labels: of its pods."""
     command = ["python", "-m", "modelyard.run.driver", f"{RUN_DIR}/{RUN_FILE}", "--yard", YARD]
     spec = pods.pod_spec("driver", place, command, tokens=True)
     spec |= {"automountServiceAccountToken": True, "serviceAccountName": names.DRIVER_ACCOUNT}
-    pods.mount(spec, "run", RUN_DIR, {"configMap": {"name": run}}, read_only=True)
-    return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(), "immutable": True, "data": {RUN_FILE: text}},
-        _job(metadata(), {"metadata": {"labels": labels}, "spec": spec}, policy.driver_policy("driver"), policy.DRIVER_RETRIES, None),
-    ]
+    own = {"fieldRef": {"fieldPath": f"metadata.labels['{names.JOB}']"}}
+    spec["containers"][0]["env"].append({"name": OWN_JOB, "valueFrom": own})
+    pods.mount(spec, "run", RUN_DIR, {"configMap": {"name": config}}, read_only=True)
+    return _job_spec({"metadata": {"labels": dict(labels)}, "spec": spec}, policy.driver_policy("driver"), policy.DRIVER_RETRIES, None)
 
 
 def reference_to(job: Manifest) -> Manifest:
@@ -208,8 +226,8 @@ def _order(whole: Pipeline, name: str, settings: Mapping[str, Any], run: str, **
     )
 
 
-def _job(metadata: Manifest, pod: Manifest, failure_policy: Manifest, retries: int, deadline: int | None) -> Manifest:
-    spec: Manifest = {
+def _job_spec(pod: Manifest, failure_policy: Manifest, retries: int, deadline: int | None) -> Manifest:
+    return {
         "backoffLimit": retries,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": failure_policy,
@@ -217,7 +235,10 @@ def _job(metadata: Manifest, pod: Manifest, failure_policy: Manifest, retries: i
         **({} if deadline is None else {"activeDeadlineSeconds": deadline}),
         "template": pod,
     }
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def _deadline(order: Order) -> int:

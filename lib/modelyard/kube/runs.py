@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from modelyard.document import Document
-from modelyard.errors import Corrupt, Interrupted, NoInput, NoPermission, TimedOut, Unavailable, suggest
-from modelyard.kube import ends, names
+from modelyard import document
+from modelyard.errors import Corrupt, Interrupted, NoInput, NoPermission, TimedOut, Unavailable, Usage, suggest
+from modelyard.kube import ends, names, render
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.waits import waits_for
 from modelyard.spec import from_document
@@ -67,11 +67,11 @@ class Seen:
 
 def runs(cluster: Cluster) -> list[RunStatus]:
     """All runs of the namespace, the newest first."""
-    drivers = {job["metadata"]["name"]: job for job in cluster.list("Job", {names.ROLE: "driver"})}
+    drivers = {names.run_of(job): job for job in cluster.list("Job", {names.ROLE: "driver"})}
     mirrors = {_run_of(found): found for found in cluster.list("ConfigMap", {names.ROLE: "status"})}
     unsaid = [name for name in drivers if "status.json" not in (mirrors.get(name) or {}).get("data", {}) or ends.finished(drivers[name])]
     pods = cluster.list("Pod", {names.ROLE: "driver"}) if unsaid else []
-    seen = [_seen(name, drivers.get(name), mirrors.get(name), _of(pods, name)).status for name in {**drivers, **mirrors}]
+    seen = [_seen(name, drivers.get(name), mirrors.get(name), _of(pods, drivers.get(name))).status for name in {**drivers, **mirrors}]
     return sorted(seen, key=lambda status: (status.started, status.run), reverse=True)
 
 
@@ -91,15 +91,20 @@ def find(cluster: Cluster, run: str | None = None) -> str:
 
 def look(cluster: Cluster, run: str) -> Seen:
     """One run. Raises NoInput."""
-    job = cluster.get("Job", run)  # before the mirror: a driver that has ended has said its last word
+    job = driver_job(cluster, run)  # before the mirror: a driver that has ended has said its last word
     mirror = cluster.get("ConfigMap", names.status_name(run))
     if job is None and mirror is None:
         raise NoInput(f"there is no run {run!r}", where=f"namespace {cluster.namespace}", remedy="modelyard ls --on kubernetes")
     said = "status.json" in (mirror or {}).get("data", {})
     unclear = job is not None and (not said or ends.finished(job) is not None)
-    pods = cluster.list("Pod", {names.ROLE: "driver", names.RUN: run}) if unclear else []
-    words = events(cluster, run) if unclear and not pods and job and not ends.finished(job) else []
-    return _seen(run, job, mirror, pods, config=None if said else cluster.get("ConfigMap", run), words=words)
+    pods = cluster.list("Pod", {names.JOB: job["metadata"]["name"]}) if unclear and job else []
+    words = events(cluster, job["metadata"]["name"]) if unclear and not pods and job and not ends.finished(job) else []
+    return _seen(run, job, mirror, pods, config=None if said or job is None else cluster.get("ConfigMap", _config_of(job)), words=words)
+
+
+def driver_job(cluster: Cluster, run: str) -> Manifest | None:
+    """The Job that drives a run: the one of its name, or the one that says so in its label, as those of charts and schedules do."""
+    return cluster.get("Job", run) or next(iter(cluster.list("Job", {names.ROLE: "driver", names.RUN: run})), None)
 
 
 def described(cluster: Cluster, run: str) -> dict[str, Any]:
@@ -178,7 +183,8 @@ def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monoton
 
 def purge(cluster: Cluster, run: str) -> None:
     """Remove what the cluster keeps of a run that has ended: its driver's Job, those of its steps, and its ConfigMaps."""
-    cluster.delete("Job", run)
+    if job := driver_job(cluster, run):
+        cluster.delete("Job", job["metadata"]["name"])
     _end_steps(cluster, run)
     for name in (run, names.status_name(run)):
         cluster.delete("ConfigMap", name)
@@ -194,10 +200,12 @@ def events(cluster: Cluster, job: str) -> Sequence[Manifest]:
 
 def _end(cluster: Cluster, run: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
     """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps. A silent node's pod never goes."""
-    cluster.delete("Job", run, wait_for_pods=True)
-    until = clock() + OBEY
-    while cluster.get("Job", run) is not None and clock() < until:
-        sleep(LOOK)
+    if job := driver_job(cluster, run):
+        name = job["metadata"]["name"]
+        cluster.delete("Job", name, wait_for_pods=True)
+        until = clock() + OBEY
+        while cluster.get("Job", name) is not None and clock() < until:
+            sleep(LOOK)
     _end_steps(cluster, run)
 
 
@@ -247,8 +255,9 @@ def _pending(run: str, job: Manifest | None, mirror: Manifest | None, config: Ma
     labels, since = made["metadata"].get("labels", {}), made["metadata"].get("creationTimestamp", "")
     steps: dict[str, StepStatus] = {}
     if config:
-        pipeline = from_document(Document("run.json", json.loads(config["data"]["run.json"])["pipeline"], {}))
-        steps = {name: StepStatus(verb=pipeline.steps[name].verb) for name in pipeline.order()}
+        with suppress(Usage):  # a chart's values may hold anything: its driver says what is wrong with it
+            pipeline = from_document(document.parse(config["data"][render.PIPELINE_FILE], render.PIPELINE_FILE))
+            steps = {name: StepStatus(verb=pipeline.steps[name].verb) for name in pipeline.order()}
     return RunStatus(run=run, pipeline=labels.get(names.PIPELINE, ""), started=since.replace("Z", "+00:00"), steps=steps)
 
 
@@ -271,5 +280,12 @@ def _run_of(mirror: Manifest) -> str:
     return str(mirror["metadata"]["name"]).removesuffix(names.status_name(""))
 
 
-def _of(pods: Sequence[Manifest], run: str) -> list[Manifest]:
-    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.RUN) == run]
+def _of(pods: Sequence[Manifest], job: Manifest | None) -> list[Manifest]:
+    name = job["metadata"]["name"] if job else ""
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.JOB) == name]
+
+
+def _config_of(job: Manifest) -> str:
+    """The ConfigMap that tells a driver's Job what to run."""
+    volumes = job["spec"].get("template", {}).get("spec", {}).get("volumes") or []
+    return next((str(volume["configMap"]["name"]) for volume in volumes if volume["name"] == "run"), job["metadata"]["name"])

@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from modelyard.document import Document
-from modelyard.errors import Bug, Crashed, Failure, Unavailable, Yielded
+from modelyard import document
+from modelyard.errors import Bug, Crashed, Failure, NoInput, Unavailable, Yielded
+from modelyard.kube import names, render
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
 from modelyard.kube.policy import CRASHED_STEP
@@ -86,8 +87,7 @@ def main(argv: list[str], cluster: Cluster | None = None) -> int:
     signals = Signals()
     signal.signal(signal.SIGTERM, lambda *_: setattr(signals, "stop", True))
     try:
-        told = json.loads(arguments.file.read_bytes())
-        status = _drive(told, arguments.yard, cluster or _own_cluster(), signals)
+        status = _drive(arguments.file, arguments.yard, cluster or _own_cluster(), signals)
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return _end(Outcome.of(failure, 0.0))
@@ -97,14 +97,23 @@ def main(argv: list[str], cluster: Cluster | None = None) -> int:
     return _end(_outcome(status))
 
 
-def _drive(told: Mapping[str, Any], root: Path, cluster: Cluster, signals: Signals) -> RunStatus:
+def _drive(file: Path, root: Path, cluster: Cluster, signals: Signals) -> RunStatus:
+    told = json.loads(file.read_bytes())
     place = Place.model_validate(told["place"])
-    pipeline = from_document(Document("run.json", told["pipeline"], {}))
+    pipeline = from_document(document.read(file.with_name(render.PIPELINE_FILE), render.PIPELINE_FILE))
     asked = told["settings"]
     settings = Settings(root, asked["hubs"], asked["jobs"], frozenset(asked["force"]))
+    settings.check(pipeline)
+    render.check(pipeline, asked, place)  # who submits has looked; who installs a chart or a schedule by other means has not
     yard = Yard.open(root)
-    owner = _own_job(cluster, told["run"], signals)
-    run, ours = take(yard, told["run"], pipeline, {**asked, "driver": owner["metadata"]["uid"] if owner else ""})
+    own = os.environ.get(render.OWN_JOB) or told["run"]
+    owner = _patiently(lambda: cluster.get("Job", own), signals)
+    asked = {**asked, "driver": owner["metadata"]["uid"] if owner else ""}
+    if told["run"]:
+        run, ours = take(yard, told["run"], pipeline, asked)
+    else:
+        run, ours = named(yard, pipeline, asked, place, owner)
+        _patiently(lambda: cluster.patch("Job", own, {"metadata": {"labels": {names.RUN: run.id}}}), signals)
     jobs = Jobs(cluster, place, yard, run, pipeline.name, shares_yard=True, owner=owner)
     view = Mirror(cluster, run, pipeline.name, Lines(), yard=yard, jobs=lambda: jobs.made)
     view.begun(run.id, "" if ours else "an earlier driver has begun it")
@@ -135,6 +144,35 @@ def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any
     return made or yard.runs.get(run_id), made is not None
 
 
+def named(yard: Yard, pipeline: Pipeline, settings: Mapping[str, Any], place: Place, owner: Manifest | None) -> tuple[Run, bool]:
+    """The run of a Job whose name is not a run's, as a chart or a schedule makes them, and whether it is new.
+
+    It is named by its pipeline and the tick that the Job is for, with the first number that nobody has: so the Job's next pod finds it again.
+    Raises NoInput: there is no such Job any more.
+    """
+    if owner is None:
+        raise NoInput("the driver's own Job is gone", why="it says which run this is", remedy="apply it again")
+    prefix = names.run_name(pipeline, place.image, 1, tick(owner)).removesuffix("-r1")
+    taken = yard.runs.named(prefix)
+    for run in taken:
+        if run.spec()["settings"].get("driver") == settings["driver"]:
+            return run, False
+    spec = {"pipeline": pipeline.to_dict(), "settings": dict(settings)}
+    number = max((int(run.id.rpartition("-r")[2]) for run in taken), default=0)
+    while True:
+        number += 1
+        run_id = f"{prefix}-r{number}"
+        if made := yard.runs.create(run_id, spec, first_status(run_id, pipeline)):
+            return made, True
+
+
+def tick(job: Manifest) -> str:
+    """The tick of a schedule that a Job is for, in UTC (`2026-11-23T03:00:00Z`); empty for a Job that no schedule made."""
+    annotations = job["metadata"].get("annotations") or {}
+    text = annotations.get(names.TICK) or annotations.get(names.SCHEDULED) or ""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if text else ""
+
+
 def _outcome(status: RunStatus) -> Outcome:
     """How the run ended: as its first failed step did, or 75 where another driver has to go on."""
     for name, step in status.steps.items():
@@ -153,12 +191,12 @@ def _end(outcome: Outcome) -> int:
     return CRASHED_STEP if outcome.exit_code == Crashed.exit_code else outcome.exit_code
 
 
-def _own_job(cluster: Cluster, run: str, signals: Signals) -> Manifest | None:
-    """The driver's Job, asked for until the API server answers: one that is away now would end the run, where one that is away later does not."""
+def _patiently(ask: Callable[[], Manifest | None], signals: Signals) -> Manifest | None:
+    """What the cluster says, asked until the API server answers: one that is away now would end the run, where one that is away later does not."""
     deadline = time.monotonic() + AWAY_LIMIT
     while True:
         try:
-            return cluster.get("Job", run)
+            return ask()
         except Unavailable:
             if signals.stop:
                 raise Yielded("asked to stop before the cluster answered", remedy="another driver goes on") from None

@@ -128,12 +128,12 @@ def _taken(pipeline: Pipeline, place: Place, cluster: Cluster) -> _Taken:
     form = re.compile(re.escape(first.removesuffix("1")) + r"(\d+)")
     drivers = cluster.list("Job", {**labels, names.ROLE: "driver"})
     statuses = {found["metadata"]["name"].removesuffix("-status"): found for found in cluster.list("ConfigMap", {**labels, names.ROLE: "status"})}
-    numbers = [int(match[1]) for name in [*_names(drivers), *statuses] if (match := form.fullmatch(name))]
+    numbers = [int(match[1]) for name in [*map(names.run_of, drivers), *statuses] if (match := form.fullmatch(name))]
     over = {name for name, found in statuses.items() if _over(found)}  # its Job takes some seconds more to say so
     alive = [one for one in drivers if not ends.finished(one) and not one["metadata"].get("deletionTimestamp")]
-    alive = [one for one in alive if one["metadata"]["name"] not in over]
+    alive = [one for one in alive if names.run_of(one) not in over]
     live = [driver for driver in alive if driver["metadata"].get("annotations", {}).get(names.DIGEST) == digest]
-    return _Taken(max(numbers, default=0), next(iter(_names(live)), ""))
+    return _Taken(max(numbers, default=0), next(map(names.run_of, live), ""))
 
 
 def _over(status: Manifest) -> bool:
@@ -141,10 +141,6 @@ def _over(status: Manifest) -> bool:
     with suppress(ValidationError):
         return RunStatus.model_validate_json((status.get("data") or {}).get("status.json", "")).state is not RunState.RUNNING
     return False
-
-
-def _names(found: Sequence[Manifest]) -> list[str]:
-    return [str(one["metadata"]["name"]) for one in found]
 
 
 def _checked(pipeline: Pipeline, settings: Settings, place: Place) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def test_smoke_and_force_are_of_the_run(call: Call) -> None:
     made = documents(call("render", str(QUICKSTART), "--smoke", "--force", "tuned").out)
     run = json.loads(made[0]["data"]["run.json"])
     assert run["settings"]["force"] == ["tuned"]
-    assert run["pipeline"]["steps"]["tuned"]["finetune"]["max_steps"] == 2
-    assert "release" not in run["pipeline"]["steps"]
+    assert json.loads(made[0]["data"]["pipeline.yaml"])["steps"]["tuned"]["finetune"]["max_steps"] == 2
+    assert "release" not in json.loads(made[0]["data"]["pipeline.yaml"])["steps"]
     assert call("render", str(QUICKSTART), "--force", "nothing").code == 64
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from modelyard.errors import Failure
+from modelyard.errors import Failure, NoPermission
 from modelyard.kube.cluster import Answer, Kind, Manifest
 
 
@@ -23,20 +23,29 @@ class FakeCluster:
         """(pod, since) of each stream."""
         self.answer = Answer()
         self.down: Failure | None = None
+        self.forbidden: set[tuple[str, Kind]] = set()
+        """(verb, kind) that are not allowed."""
+        self.requests = 0
         self._count = itertools.count(1)
 
     def get(self, kind: Kind, name: str) -> Manifest | None:
-        self._answers()
+        self._answers(("get", kind))
         return copy.deepcopy(self.objects.get((kind, name)))
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None) -> list[Manifest]:
-        self._answers()
+    def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
+    ) -> list[Manifest]:
+        self._answers(("list", kind))
         found = [one for (of, _), one in sorted(self.objects.items()) if of == kind]
         found = [one for one in found if (labels or {}).items() <= (one["metadata"].get("labels") or {}).items()]
         return [copy.deepcopy(one) for one in found if all(_field(one, path) == value for path, value in (fields or {}).items())]
 
-    def create(self, manifest: Manifest) -> Manifest | None:
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
         self._answers()
+        return (verb, kind) not in self.forbidden
+
+    def create(self, manifest: Manifest) -> Manifest | None:
+        self._answers(("create", manifest["kind"]))
         at = manifest["kind"], manifest["metadata"]["name"]
         if at in self.objects:
             return None
@@ -83,9 +92,12 @@ class FakeCluster:
     def execute(self, pod: str, command: Sequence[str], *, stdin: BinaryIO | None = None, stdout: BinaryIO) -> tuple[int, bytes]:
         raise NotImplementedError
 
-    def _answers(self) -> None:
+    def _answers(self, doing: tuple[str, Kind] | None = None) -> None:
+        self.requests += 1
         if self.down:
             raise self.down
+        if doing in self.forbidden:
+            raise NoPermission("the cluster does not allow it", why=f"{doing}")
 
     def _mark(self, found: Manifest, *, foreground: bool) -> None:
         """An object that is being deleted; with `foreground` it waits for what it owns, which goes first."""

@@ -48,7 +48,10 @@ class Pods:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return None if state is None else {**self.pods[name], "status": state}
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None) -> list[Manifest]:
+    def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
+    ) -> list[Manifest]:
+        assert not everywhere
         assert fields is not None
         assert fields["involvedObject.name"] in self.pods
         return list(self.events)

@@ -341,7 +341,8 @@ def test_a_drivers_config_holds_the_run() -> None:
     assert config["metadata"]["name"] == job["metadata"]["name"] == run
     assert config["immutable"] is True
     document = json.loads(config["data"]["run.json"])
-    assert document == {"run": run, "pipeline": PIPELINE.to_dict(), "settings": settings, "place": PLACE.model_dump()}
+    assert document == {"run": run, "settings": settings, "place": PLACE.model_dump()}
+    assert json.loads(config["data"]["pipeline.yaml"]) == PIPELINE.to_dict()
     assert config["metadata"]["annotations"][names.DIGEST] == names.pipeline_digest(PIPELINE, PLACE.image)
     (container,) = spec_of(job)["containers"]
     assert container["command"] == ["python", "-m", "modelyard.run.driver", "/etc/modelyard/run.json", "--yard", "/yard"]
@@ -351,9 +352,14 @@ def test_a_drivers_config_holds_the_run() -> None:
 
 
 def test_a_tick_makes_another_run() -> None:
-    run, ticked = (render.driver(PIPELINE, SETTINGS, PLACE, tick=tick)[1]["metadata"]["name"] for tick in ("", "2026-11-23T06:00:00Z"))
+    run, ticked = (names.run_name(PIPELINE, PLACE.image, 1, tick) for tick in ("", "2026-11-23T06:00:00Z"))
     assert run != ticked
-    assert run == names.run_name(PIPELINE, PLACE.image, 1)
+
+
+def test_a_drivers_pod_knows_its_job() -> None:
+    (container,) = spec_of(render.driver(PIPELINE, SETTINGS, PLACE)[1])["containers"]
+    (own,) = [variable for variable in container["env"] if variable["name"] == "MODELYARD_JOB"]
+    assert own["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
 
 
 @pytest.mark.parametrize(

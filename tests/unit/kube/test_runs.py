@@ -71,14 +71,16 @@ def labels(role: str, run: str = RUN) -> dict[str, str]:
 
 def submit(cluster: FakeCluster, run: str = RUN) -> None:
     """What a submitter creates."""
-    text = json.dumps({"run": run, "pipeline": PIPELINE.to_dict(), "settings": {}, "place": {}})
-    cluster.create({"kind": "ConfigMap", "metadata": {"name": run, "labels": labels("driver", run)}, "data": {"run.json": text}})
+    data = {"run.json": json.dumps({"run": run, "settings": {}, "place": {}}), "pipeline.yaml": json.dumps(PIPELINE.to_dict())}
+    cluster.create({"kind": "ConfigMap", "metadata": {"name": run, "labels": labels("driver", run)}, "data": data})
     cluster.create({"kind": "Job", "metadata": {"name": run, "labels": labels("driver", run)}, "spec": {}, "status": {}})
 
 
 def pod(cluster: FakeCluster, **status: Any) -> None:
     cluster.delete("Pod", f"{RUN}-x")
-    cluster.create({"kind": "Pod", "metadata": {"name": f"{RUN}-x", "labels": labels("driver")}, "spec": {"containers": []}, "status": status})
+    cluster.create(
+        {"kind": "Pod", "metadata": {"name": f"{RUN}-x", "labels": labels("driver") | {names.JOB: RUN}}, "spec": {"containers": []}, "status": status}
+    )
 
 
 def mirror(cluster: FakeCluster, state: RunState = RunState.RUNNING, step: StepState = StepState.RUNNING, run: str = RUN, **more: Any) -> None:
@@ -317,3 +319,17 @@ def test_what_has_ended_is_not_cancelled_but_can_be_purged(cluster: FakeCluster,
     assert "cancel" not in cluster.objects["ConfigMap", names.status_name(RUN)]["data"]
     runs.purge(cluster, RUN)
     assert not cluster.objects
+
+
+def test_a_run_whose_job_has_another_name_is_found_by_the_label_that_its_driver_writes(cluster: FakeCluster) -> None:
+    submit(cluster, "nightly-1")
+    job = cluster.objects["Job", "nightly-1"]
+    del job["metadata"]["labels"][names.RUN]
+    assert [status.run for status in runs.runs(cluster)] == ["nightly-1"], "before its driver has named it"
+    job["metadata"]["labels"][names.RUN] = RUN
+    mirror(cluster)
+    assert [status.run for status in runs.runs(cluster)] == [RUN]
+    assert runs.look(cluster, RUN).live
+    assert runs.find(cluster) == RUN
+    runs.purge(cluster, RUN)
+    assert ("Job", "nightly-1") not in cluster.objects

@@ -41,9 +41,11 @@ class Standin(FakeCluster):
         self.calls.append(("get", kind))
         return super().get(kind, name)
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None) -> list[Manifest]:
+    def list(
+        self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
+    ) -> list[Manifest]:
         self.calls.append(("list", kind))
-        return super().list(kind, labels, fields=fields)
+        return super().list(kind, labels, fields=fields, everywhere=everywhere)
 
     def create(self, manifest: Manifest) -> Manifest | None:
         self.calls.append(("create", manifest["kind"]))

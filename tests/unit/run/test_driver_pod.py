@@ -45,7 +45,8 @@ class Pod:
     def __init__(self, folder: Path) -> None:
         self.file, self.yard, self.cluster = folder / "run.json", folder / "yard", Standin()
         config, job = render.driver(PIPELINE, {"hubs": {"modelscope": "http://hub:1"}, "jobs": 1, "force": []}, PLACE)
-        self.file.write_text(config["data"]["run.json"])
+        for name, text in config["data"].items():
+            (folder / name).write_text(text)
         self.cluster.create(job)
 
     def drive(self) -> int:
@@ -77,6 +78,33 @@ def test_a_number_that_is_given_again_is_a_run_of_its_own(pod: Pod, clock: Clock
     assert pod.drive() == 0
     assert before != Yard.open(pod.yard).runs.get(RUN).spec()["settings"]["driver"] == "another"
     assert len(pod.cluster.jobs()) == 1
+
+
+def test_a_job_that_a_schedule_made_names_its_run_by_the_tick(pod: Pod, clock: Clock, terminal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second pod of the same Job goes on with its run; another tick's Job has a run of its own, and so has one of the same tick after it."""
+    monkeypatch.setenv("MODELYARD_JOB", "nightly-1")
+    pod.file.write_text(json.dumps({**json.loads(pod.file.read_text()), "run": ""}))
+    runs = []
+    for name, at in (("nightly-1", "2026-11-23T03:00:00+01:00"), ("nightly-2", "2026-11-23T04:00:00+01:00"), ("nightly-3", "2026-11-23T02:00:00Z")):
+        annotations = {"batch.kubernetes.io/cronjob-scheduled-timestamp": at}
+        pod.cluster.create({"kind": "Job", "metadata": {"name": name, "annotations": annotations}})
+        monkeypatch.setenv("MODELYARD_JOB", name)
+        clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+        assert pod.drive() == Yielded.exit_code
+        runs.append(pod.cluster.objects["Job", name]["metadata"]["labels"][names.RUN])
+        clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+        assert pod.drive() == Yielded.exit_code
+        assert len(Yard.open(pod.yard).runs.list()) == len(runs), "the second pod found the first one's run"
+    assert runs == [
+        names.run_name(PIPELINE, PLACE.image, number, tick)
+        for number, tick in ((1, "2026-11-23T02:00:00Z"), (1, "2026-11-23T03:00:00Z"), (2, "2026-11-23T02:00:00Z"))
+    ]
+
+
+def test_a_pipeline_that_is_none_is_told_by_the_driver_of_a_chart(pod: Pod, terminal: Path) -> None:
+    pod.file.with_name("pipeline.yaml").write_text("name: reviews\nsteps:\n  find: {serach: {}}\n")
+    assert pod.drive() == 64
+    assert said(terminal)["where"] == "pipeline.yaml:3: steps.find.serach"
 
 
 def test_it_drives_its_run_to_the_end(pod: Pod, clock: Clock, capsys: pytest.CaptureFixture[str], terminal: Path) -> None:

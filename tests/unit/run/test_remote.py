@@ -63,7 +63,7 @@ def test_a_submit_makes_a_config_map_and_its_driver_job(cluster: Standin) -> Non
     assert cluster.jobs("driver") == [FIRST]
     told = run_file(cluster, FIRST)
     assert told["run"] == FIRST
-    assert told["pipeline"] == PIPELINE.to_dict()
+    assert json.loads(cluster.objects["ConfigMap", FIRST]["data"]["pipeline.yaml"]) == PIPELINE.to_dict()
     assert told["settings"] == {"hubs": HUBS, "jobs": 2, "force": ["find"]}
     assert Place.model_validate(told["place"]) == PLACE
     (owner,) = cluster.objects["ConfigMap", FIRST]["metadata"]["ownerReferences"]
@@ -116,9 +116,9 @@ def test_ten_at_once_have_one_driver(cluster: Standin) -> None:
     waited = threading.local()
 
     class Slow(Standin):
-        def list(self, kind: Kind, labels: Any = None, *, fields: Any = None) -> list[Manifest]:
+        def list(self, kind: Kind, labels: Any = None, *, fields: Any = None, everywhere: bool = False) -> list[Manifest]:
             with lock:
-                found = super().list(kind, labels, fields=fields)
+                found = super().list(kind, labels, fields=fields, everywhere=everywhere)
             if kind == "ConfigMap" and not getattr(waited, "once", False):
                 waited.once = True
                 gate.wait(30)
