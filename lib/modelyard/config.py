@@ -31,13 +31,15 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "secret": "modelyard-tokens",
         "pull_secret": "",
         "queue": "",
+        "driver_memory": "512Mi",
         "hubs.modelscope": "https://modelscope.cn",
         "hubs.huggingface": "https://huggingface.co",
     }
 )
 """What can be set, with its default. yard: a folder, on a cluster the name of a claim. namespace, context: empty for what kubectl would take.
 image: repository:version, of which `-light` and `-cuda` exist; without a version it is this one's. secret: the Secret with the hubs'
-tokens (keys `modelscope`, `huggingface`). queue: for pipelines that name none. hubs: a folder, or the address of a server."""
+tokens (keys `modelscope`, `huggingface`). queue: for pipelines that name none. driver_memory: of a run's driver on a
+cluster. hubs: a folder, or the address of a server."""
 
 CLAIM = "modelyard"
 """The claim that is the yard on a cluster, unless told otherwise."""
@@ -46,7 +48,7 @@ ENDPOINTS: Mapping[str, str] = MappingProxyType({"hubs.modelscope": "MODELSCOPE_
 """The variables of the hubs' own SDKs."""
 
 PLACES = ("local", "kubernetes")
-_WORDS = frozenset({"on", "namespace", "context", "image", "secret", "pull_secret", "queue"})
+_WORDS = frozenset({"on", "namespace", "context", "image", "secret", "pull_secret", "queue", "driver_memory"})
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 

@@ -14,7 +14,7 @@ class Place(BaseModel):
     """The namespace and what pods in it need.
 
     claim: the yard. image: repository:version, without `-light` or `-cuda`. secret: name of the Secret with the hubs' tokens (keys `modelscope`
-    and `huggingface`), which need not exist. queue: for steps that name none.
+    and `huggingface`), which need not exist. queue: for steps that name none. driver_memory: of a run's driver.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,3 +26,4 @@ class Place(BaseModel):
     secret: str = ""
     pull_secret: str = ""
     queue: str = ""
+    driver_memory: str = "512Mi"

@@ -127,6 +127,8 @@ def driver_spec(place: Place, config: str, labels: Mapping[str, str]) -> Manifes
     command = ["python", "-m", "modelyard.run.driver", f"{RUN_DIR}/{RUN_FILE}", "--yard", YARD]
     spec = pods.pod_spec("driver", place, command, tokens=True)
     spec |= {"automountServiceAccountToken": True, "serviceAccountName": names.DRIVER_ACCOUNT}
+    for amounts in spec["containers"][0]["resources"].values():
+        amounts["memory"] = place.driver_memory
     own = {"fieldRef": {"fieldPath": f"metadata.labels['{names.JOB}']"}}
     spec["containers"][0]["env"].append({"name": OWN_JOB, "valueFrom": own})
     pods.mount(spec, "run", RUN_DIR, {"configMap": {"name": config}}, read_only=True)

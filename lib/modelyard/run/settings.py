@@ -11,6 +11,7 @@ from typing import Any
 from modelyard import __version__, config
 from modelyard.errors import Usage
 from modelyard.kube.place import Place
+from modelyard.quantities import parse_bytes
 from modelyard.spec import Pipeline
 
 _IMAGE = re.compile(r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,120})?")
@@ -42,9 +43,14 @@ class Settings:
 def place_of(in_force: config.Config, namespace: str = "") -> Place:
     """Where on a cluster runs are, by the settings in force. namespace: for where they name none, by default `default`.
 
-    Raises Usage: the image cannot be one; a kubelet would say so in an event and wait for ever.
+    Raises Usage: the image cannot be one, of which a kubelet would say so in an event and wait for ever; the driver's memory is no size.
     """
-    image = in_force["image"]
+    image, memory = in_force["image"], in_force["driver_memory"]
+    try:
+        parse_bytes(memory)
+    except ValueError as error:
+        source = in_force.values["driver_memory"].source
+        raise Usage(f"{memory!r} is no size", where=source, why=str(error), remedy="write driver_memory as 1Gi") from error
     if not _IMAGE.fullmatch(image):
         why = "an image is written REGISTRY/NAME:VERSION, in lower case but for the version, without -light or -cuda and without a digest"
         raise Usage(f"{image!r} is no image", where=in_force.values["image"].source, why=why, remedy="correct image")
@@ -56,4 +62,5 @@ def place_of(in_force: config.Config, namespace: str = "") -> Place:
         secret=in_force["secret"],
         pull_secret=in_force["pull_secret"],
         queue=in_force["queue"],
+        driver_memory=memory,
     )

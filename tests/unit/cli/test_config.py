@@ -139,3 +139,10 @@ def test_what_is_no_image_is_refused_before_anything_is_submitted(folder: Path, 
 @pytest.mark.parametrize("image", ["modelyard", "localhost/modelyard:0.1.0", "Registry.example.com:5000/a-b/c__d.e:v1_2.3-x", "10.0.0.1/x"])
 def test_what_is_an_image(folder: Path, image: str) -> None:
     assert place_of(config.load(environ={"MODELYARD_IMAGE": image}, folder=folder)).image.startswith(image)
+
+
+def test_a_drivers_memory_is_a_size(folder: Path) -> None:
+    assert place_of(config.load(environ={}, folder=folder)).driver_memory == "512Mi"
+    assert place_of(config.load(environ={"MODELYARD_DRIVER_MEMORY": "1Gi"}, folder=folder)).driver_memory == "1Gi"
+    with pytest.raises(Usage, match="MODELYARD_DRIVER_MEMORY: 'lots' is no size"):
+        place_of(config.load(environ={"MODELYARD_DRIVER_MEMORY": "lots"}, folder=folder))

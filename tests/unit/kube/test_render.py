@@ -459,3 +459,8 @@ def test_a_reader_waits_for_its_time_and_writes_only_where_it_may(write: bool) -
     assert mounts["/yard"] is not write
     assert mounts["/scratch"] is False
     assert "secretKeyRef" not in set(texts(made))
+
+
+def test_a_drivers_memory_is_a_setting() -> None:
+    (container,) = spec_of(render.driver(PIPELINE, SETTINGS, PLACE.model_copy(update={"driver_memory": "1Gi"}))[1])["containers"]
+    assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"] == "1Gi"
