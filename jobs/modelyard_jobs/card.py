@@ -196,7 +196,8 @@ def _worth(facts: Facts) -> list[str]:
 
 def _line(line: Mapping[str, Any]) -> str:
     end = "the lower end of the interval of " if line["sure"] else ""
-    return f"{end}{_code(line['metric'])} at least {line['at_least']:g}"
+    less = " less that of the model before it" if line.get("difference") else ""
+    return f"{end}{_code(line['metric'])}{less} at least {line['at_least']:g}"
 
 
 def _data(facts: Facts) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.errors import DeviceOom, Usage
+from modelyard.yard import Artifact
 from modelyard_jobs import batching, exported
 from modelyard_jobs.context import Context
 from modelyard_jobs.tasks import text_classification as task
@@ -131,20 +132,22 @@ class Engine:
         return np.concatenate([self._logits(encodings[:half]), self._logits(encodings[half:])])
 
 
-def load(context: Context, token_budget: int | None) -> Engine:
-    """The step's model under the engine that its settings name, with the choices written down.
+def load(context: Context, token_budget: int | None, which: str = "model") -> Engine:
+    """One of the step's models under the engine that its settings name, with the choices written down.
 
-    token_budget: padded tokens of a batch; None: what suits the device. Raises Usage: the model is not in that engine's format.
+    token_budget: padded tokens of a batch; None: what suits the device. which: the input; choices for another than `model` carry its name.
+    Raises Usage: the model is not in that engine's format.
     """
-    runner = _runner(context)
+    decide = context.decide if which == "model" else lambda name, value, reason: context.decide(f"{which}_{name}", value, reason)
+    runner = _runner(context, context.inputs[which], decide)
     wanted = context.settings.max_length
     engine = Engine(runner, wanted, token_budget or (CPU_BUDGET if runner.device == "cpu" else DEVICE_BUDGET))
     if engine.max_length < wanted:
         reason = f"the model has positions for {engine.max_length} tokens, fewer than the {wanted} asked for"
-        context.decide("max_length", engine.max_length, reason)
+        decide("max_length", engine.max_length, reason)
     if token_budget is None:
         reason = f"padded tokens of a batch on {runner.device}: more no longer fit its caches, or bring no speed"
-        context.decide("token_budget", engine.token_budget, reason)
+        decide("token_budget", engine.token_budget, reason)
     return engine
 
 
@@ -156,27 +159,33 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def parts(context: Context, engine: Engine, dataset: Any, column: str, rows: NDArray[np.int64]) -> Iterator[Part]:
-    """The rows in windows of 4096, each from its checkpoint or computed and kept; Yielded between batches once the step was asked to stop."""
+def parts(
+    context: Context, engine: Engine, dataset: Any, column: str, rows: NDArray[np.int64], *, kept: str = "part", turn: int = 1, turns: int = 1
+) -> Iterator[Part]:
+    """The rows in windows of 4096, each from its checkpoint or computed and kept; Yielded between batches once the step was asked to stop.
+
+    kept: name of the checkpoints, one for each model. turn, turns: which of how many models over the same rows this is, for the progress.
+    """
     texts_of = dataset.select_columns([column]).with_format("arrow")
     start = resumed = 0
+    before, total = (turn - 1) * len(rows), turns * len(rows)
 
     def tick(done: int) -> None:
         context.stop.check()
-        context.progress(start + done, len(rows), "rows")
+        context.progress(before + start + done, total, "rows")
 
     with context.stop.polled():
         for number, start in enumerate(range(0, len(rows), WINDOW)):
-            window, name = rows[start : start + WINDOW], f"part-{number:06d}"
+            window, name = rows[start : start + WINDOW], f"{kept}-{number:06d}"
             if saved := context.checkpoints.whole(name):
-                with np.load(saved / PART, allow_pickle=False) as kept:
-                    part = Part(**kept)
+                with np.load(saved / PART, allow_pickle=False) as arrays:
+                    part = Part(**arrays)
                 resumed += 1
             else:
                 context.stop.check()
                 part = _compute(engine, texts_of[window][column].to_pylist(), window, tick)
                 context.checkpoints.save(name, partial(_save, part))
-            context.progress(start + len(window), len(rows), "rows")
+            context.progress(before + start + len(window), total, "rows")
             yield part
     if resumed:
         context.log.info("resumed", parts=resumed, window=WINDOW)
@@ -197,18 +206,17 @@ def _save(part: Part, folder: Path) -> None:
     np.savez(folder / PART, **vars(part))
 
 
-def _runner(context: Context) -> Runner:
-    source = context.inputs["model"]
+def _runner(context: Context, source: Artifact, decide: Callable[[str, Any, str], None]) -> Runner:
     wanted, is_export = context.settings.engine, source.format == "onnx"
     name = wanted if wanted != "auto" else "onnx" if is_export else "torch"
-    context.decide("engine", name, "as set" if wanted != "auto" else "the model is an export" if is_export else "the model is not exported")
+    decide("engine", name, "as set" if wanted != "auto" else "the model is an export" if is_export else "the model is not exported")
     if name == "torch":
         if is_export:
             remedy = "engine: onnx, or the model that it was exported from"
             raise Usage("torch cannot run an exported model", where=source.digest, why="it holds a graph in ONNX and no safetensors", remedy=remedy)
         from modelyard_jobs.torch_runner import TorchRunner
 
-        context.decide("dtype", "float32", "labels and probabilities are those of the weights as they are stored, on every device")
+        decide("dtype", "float32", "labels and probabilities are those of the weights as they are stored, on every device")
         return TorchRunner.load(source, context.device)
     if not is_export:
         remedy = "export it, and give that step as `model`"
@@ -220,5 +228,5 @@ def _runner(context: Context) -> Runner:
     from modelyard_jobs.onnx_runner import OnnxRunner
 
     runner = OnnxRunner.load(source, graph, device=context.device, threads=context.threads)
-    context.decide("provider", runner.provider, "what the session says that it runs on")
+    decide("provider", runner.provider, "what the session says that it runs on")
     return runner

@@ -378,7 +378,8 @@ class Frame:
         result = self.said.result
         if artifact and self.step.makes() == "metrics":
             measured = json.loads((self.yard.artifacts.get(artifact).path / "metrics.json").read_bytes())["metrics"]
-            result = {"metrics": {name: {part: metric[part] for part in ("value", "low", "high", "n")} for name, metric in measured.items()}}
+            told = ("value", "low", "high", "n", "difference")
+            result = {"metrics": {name: {part: metric[part] for part in told if part in metric} for name, metric in measured.items()}}
         return Outcome(exit_code=0, key=self.key, artifact=artifact, reused=reused, seconds=self._seconds(), note=self.note, result=result)
 
     def _seconds(self) -> float:

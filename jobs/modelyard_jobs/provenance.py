@@ -18,8 +18,8 @@ from modelyard.hubs import card
 from modelyard.yard import Action, Artifact, Yard, files
 from modelyard.yard.lineage import Lineage
 
-DEPTH = 8
-"""Models that are gone back over in search of a licence."""
+DEPTH = 1000
+"""Models that are gone back over in search of a licence: one a night, trained from the one before."""
 
 
 @dataclass(frozen=True)

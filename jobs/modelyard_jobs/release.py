@@ -6,8 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard.errors import Corrupt, Refused
+from modelyard import refs
+from modelyard.document import Document
+from modelyard.errors import Corrupt, NoInput, Refused
 from modelyard.gate import judge
+from modelyard.refs import YardRef
+from modelyard.spec import from_document
+from modelyard.steps import Fetch
 from modelyard.yard import Artifact, files
 from modelyard.yard.lineage import Lineage
 from modelyard_jobs.context import Context
@@ -18,8 +23,8 @@ _SCHEMA = 1  # of metrics.json, see evaluate
 def pass_gate(context: Context, lineage: Lineage, told: Mapping[str, Any]) -> dict[str, Any] | None:
     """The verdict of the step's gate, as JSON; None where the step has none.
 
-    told: what the step's result says beside it; a refusal keeps both. Raises Refused: the metrics are not of this model, or not good enough;
-    NoInput: the gate names a metric that was not measured.
+    told: what the step's result says beside it; a refusal keeps both. Raises Refused: the metrics are not of this model, they compare it with what
+    is not the champion any more, or they are not good enough; NoInput: the gate names a metric that was not measured, or there is no champion.
     """
     settings = context.settings
     if settings.gate is None:
@@ -27,10 +32,14 @@ def pass_gate(context: Context, lineage: Lineage, told: Mapping[str, Any]) -> di
     context.result({**told, "gate": {"passed": False, "lines": []}})
     metrics = context.inputs["gate.metrics"]
     _check_subject(context, lineage, metrics)
-    verdict = judge(document(metrics)["metrics"], settings.gate, where=f"metrics of {settings.gate.metrics}")
+    found = document(metrics)
+    if settings.gate.compared and found.get("against"):
+        _check_champion(context, lineage, found)
+    verdict = judge(found["metrics"], settings.gate, where=f"metrics of {settings.gate.metrics}")
     context.result({**told, "gate": verdict.record()})
     for line in verdict.lines:
-        context.log.info("gate", metric=line.metric, value=line.value, low=line.low, at_least=line.at_least, sure=line.sure, passed=line.passed)
+        said = {name: getattr(line, name) for name in ("metric", "value", "low", "at_least", "sure", "difference", "passed")}
+        context.log.info("gate", **said)
     verdict.enforce(where="gate")
     return verdict.record()
 
@@ -57,3 +66,32 @@ def _check_subject(context: Context, lineage: Lineage, metrics: Artifact) -> Non
             why=f"{', '.join(measured) or 'no evaluate step of this yard'} was measured; {settings.model} is {model}{exported}",
             remedy=f"evaluate {{model: {settings.model}, …}}, and name that step in gate.metrics",
         )
+
+
+def _check_champion(context: Context, lineage: Lineage, found: Mapping[str, Any]) -> None:
+    """The model that was compared with is still the champion; or this one has become it, by this run or by an earlier attempt."""
+    try:
+        compared = str(found["against"]["digests"]["against"])
+    except (TypeError, KeyError) as error:
+        raise Corrupt("metrics.json does not say what was compared", where="gate.metrics", why=repr(error)[:200], remedy="evaluate again") from error
+    name = _champion(context)
+    if name is None:
+        return
+    try:
+        now = context.yard.refs.get(name).digest
+    except NoInput as error:
+        remedy = "promote the first one without not_worse_than_champion"
+        raise NoInput("there is no champion", where=name, why="nothing was promoted to that name", remedy=remedy) from error
+    if now not in (compared, *lineage.subjects(context.inputs["model"].digest)):
+        why = f"the name stands for {now}; {compared} was compared with"
+        raise Refused("the champion moved meanwhile", where=name, why=why, remedy="run again: it is compared with the new one")
+
+
+def _champion(context: Context) -> str | None:
+    """The name in the yard that stands for the champion: the one that is to move, else the ref that `against` was written as."""
+    settings = context.settings
+    if isinstance(refs.parse(settings.to), YardRef):
+        return str(settings.to)
+    pipeline = from_document(Document("spec.json", context.yard.runs.get(context.run).spec()["pipeline"], {}))
+    source = pipeline.steps[pipeline.inputs(str(settings.gate.metrics))["against"]]
+    return source.ref if isinstance(source, Fetch) and isinstance(refs.parse(source.ref), YardRef) else None

@@ -1,7 +1,8 @@
 """The gate: whether measured metrics are good enough to promote or publish a model. Pure: metrics in, verdict out.
 
-`at_least` is compared with the value, or, where the gate says `sure`, with the lower end of the 95 % interval. A gate knows numbers only; that they
-were measured on the model that is published is the yard's to say (yard/lineage.py).
+`at_least` is compared with the value, or, where the gate says `sure`, with the lower end of the 95 % interval. `not_worse_than_champion` is a floor
+under the paired difference to the other model: of the metrics that `at_least` names, else of accuracy. A gate knows numbers only; that they were
+measured on the model that is published is the yard's to say (yard/lineage.py), and that the other one is the champion is the step's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Line:
-    """One metric against its floor. low, high: its 95 % interval; n: the rows that it is a statement about."""
+    """One metric against its floor. low, high: its 95 % interval; n: the rows that it is a statement about.
+
+    difference: value, interval and floor are of the metric less that of the champion, on the same rows.
+    """
 
     metric: str
     value: float
@@ -31,11 +35,13 @@ class Line:
     at_least: float
     sure: bool
     passed: bool
+    difference: bool = False
 
     def __str__(self) -> str:
         """`accuracy 0.731 (95 % interval 0.701 to 0.759, n = 900); at least 0.8 asked for`."""
         asked = f"at least {self.at_least:g} asked for" + (" of the interval's lower end" if self.sure else "")
-        return f"{self.metric} {self.value:.6g} (95 % interval {self.low:.4g} to {self.high:.4g}, n = {self.n}); {asked}"
+        what, form = (f"{self.metric} less the champion's", "+") if self.difference else (self.metric, "")
+        return f"{what} {self.value:{form}.6g} (95 % interval {self.low:{form}.4g} to {self.high:{form}.4g}, n = {self.n}); {asked}"
 
 
 @dataclass(frozen=True)
@@ -57,30 +63,39 @@ class Verdict:
         """Raise Refused where a line did not pass: the first of them in `what`, further ones in `why`."""
         failed = [line for line in self.lines if not line.passed]
         if failed:
-            remedy = f"make the model better, or lower gate.at_least.{failed[0].metric}"
+            lower = "raise gate.not_worse_than_champion" if failed[0].difference else f"lower gate.at_least.{failed[0].metric}"
+            remedy = f"make the model better, or {lower}"
             raise Refused(f"the gate said no: {failed[0]}", where=where, why="; ".join(map(str, failed[1:])), remedy=remedy)
 
 
 def judge(metrics: Mapping[str, Any], gate: Gate, where: str = "") -> Verdict:
     """Compare the metrics that the gate names.
 
-    metrics: name -> {value, low, high, n, …}, as metrics.json has them; where: what they were read from, for messages.
-    Raises NoInput: one of the gate's metrics is not among them; Corrupt: it has no finite value.
+    metrics: name -> {value, low, high, n, difference, …}, as metrics.json has them; where: what they were read from, for messages.
+    Raises NoInput: one of the gate's metrics is not among them, or was not compared with another model's; Corrupt: it has no finite value.
     """
-    return Verdict(tuple(_line(metrics, name, floor, where, sure=gate.sure) for name, floor in gate.at_least.items()))
+    floors = [_line(metrics, name, floor, where, sure=gate.sure) for name, floor in gate.at_least.items()]
+    least = 0.0 - (gate.not_worse_than_champion or 0.0)
+    compared = [_line(metrics, name, least, where, sure=gate.sure, difference=True) for name in gate.compared]
+    return Verdict((*floors, *compared))
 
 
-def _line(metrics: Mapping[str, Any], name: str, floor: float, where: str, *, sure: bool) -> Line:
+def _line(metrics: Mapping[str, Any], name: str, floor: float, where: str, *, sure: bool, difference: bool = False) -> Line:
     if name not in metrics:
         raise NoInput(f"there is no metric {name!r}", where=where, remedy=suggest(name, metrics))
+    found = metrics[name]
+    if difference and isinstance(found, Mapping) and found.get("difference") is None:
+        why, remedy = "the model was measured alone", "give the evaluate step `against: yard://models/NAME@champion`"
+        raise NoInput(f"{name} was not compared with a champion's", where=where, why=why, remedy=remedy)
     try:
-        value, low, high = (float(metrics[name][part]) for part in ("value", "low", "high"))
-        n = int(metrics[name]["n"])
+        found = found["difference"] if difference else found
+        value, low, high = (float(found[part]) for part in ("value", "low", "high"))
+        n = int(found["n"])
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"the metric {name!r} cannot be read", where=where, why=repr(error)[:200], remedy="evaluate again") from error
     if not all(map(math.isfinite, (value, low, high))):
         raise Corrupt(f"the metric {name!r} is no number", where=where, why=f"{value}, {low}, {high}", remedy="evaluate again")
-    return Line(name, value, low, high, n, floor, sure, (low if sure else value) >= floor)
+    return Line(name, value, low, high, n, floor, sure, (low if sure else value) >= floor, difference)
 
 
 def passing_value(at_least: float, n: int, sure: bool = False) -> float | None:

@@ -13,6 +13,7 @@ import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from modelyard import steps
 from modelyard.errors import Usage
@@ -23,16 +24,19 @@ from modelyard.steps import Step
 
 def action_key(step: Step, inputs: Mapping[str, str], device: str, versions: Mapping[str, str] | None = None) -> str:
     """The key of a pure step. inputs: field -> artifact digest; device: `cpu`, `nvidia`; versions: default the locked ones."""
-    return digest(
-        {
-            "verb": step.verb,
-            "settings": step.result_settings(),
-            "inputs": dict(inputs),
-            "code": code_digest(),
-            "versions": dict(PINNED if versions is None else versions),
-            "device": device,
-        }
-    )
+    return digest(key_parts(step, inputs, device, versions))
+
+
+def key_parts(step: Step, inputs: Mapping[str, str], device: str, versions: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the key of a pure step is made of."""
+    return {
+        "verb": step.verb,
+        "settings": step.result_settings(),
+        "inputs": dict(inputs),
+        "code": code_digest(),
+        "versions": dict(PINNED if versions is None else versions),
+        "device": device,
+    }
 
 
 def installed_versions() -> dict[str, str]:

@@ -10,7 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 _DURATION = re.compile(r"(\d+)\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T|)")
-_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)(?:[eE](\d{1,2}|-\d{1,2}|\+\d{1,2})|([KMGTPE]i|[numkMGTPE]|))")
+_SCALES: dict[str, int] = {letter: 1000**power for power, letter in enumerate(["", "k", "M", "G", "T", "P", "E"])}
+_SCALES |= {f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+_PARTS = {"m": 3, "u": 6, "n": 9}
 
 
 def parse_seconds(text: object) -> int:
@@ -31,7 +34,23 @@ def parse_bytes(text: str) -> int:
     match = _MEMORY.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is no amount of memory; write it as 512Mi or 16Gi")
-    return int(float(match[1]) * _BYTES[match[2]])
+    return int(float(match[1]) * _SCALES[match[2]])
+
+
+def parse_milli(amount: object) -> int:
+    """Thousandths, rounded up, of any amount that an API server writes: 500 for `500m`, 2000 for `2` and for `2e0`; ValueError otherwise.
+
+    Rule: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/, without signs.
+    """
+    match = _AMOUNT.fullmatch(str(amount))
+    if not match:
+        raise ValueError(f"{amount!r} is no amount")
+    whole, _, places = match[1].partition(".")
+    suffix = match[3] or ""
+    power = int(match[2] or 0) - len(places) - _PARTS.get(suffix, 0) + 3
+    exact = int(whole + places) * _SCALES.get(suffix, 1)
+    scale = int(10 ** abs(power))
+    return exact * scale if power >= 0 else -(-exact // scale)
 
 
 def format_bytes(count: float) -> str:

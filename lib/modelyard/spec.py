@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from modelyard import document, refs
 from modelyard.document import Document, Location, field_path
 from modelyard.errors import Usage, suggest
-from modelyard.steps import STEPS, Resources, Reuse, Step
+from modelyard.steps import STEPS, Evaluate, Promote, Publish, Resources, Reuse, Step
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
@@ -131,8 +131,8 @@ def from_document(doc: Document, base: Path | None = None) -> Pipeline:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a pipeline file."""
     definitions = {verb: model.model_json_schema() for verb, model in STEPS.items()} | {"Resources": Resources.model_json_schema()}
-    for definition in definitions.values():
-        definition.pop("$defs", None)
+    for definition in list(definitions.values()):
+        definitions |= {name: inner for name, inner in definition.pop("$defs", {}).items() if name != "Resources"}
         definition["properties"].pop("resources", None)
     resources, name = {"$ref": "#/$defs/Resources"}, {"pattern": f"^{_NAME.pattern}$"}
     forms = [_closed([verb], {verb: {"$ref": f"#/$defs/{verb}"}, "resources": resources}) for verb in STEPS]
@@ -286,6 +286,11 @@ def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
                 yield location, f"{source!r} makes {_a(made)}; `{place}` takes {_a(kind)}", "name another step"
             else:
                 needs.setdefault(name, set()).add(source)
+        if isinstance(step, Promote | Publish) and step.gate and step.gate.compared:
+            measured = steps.get(str(step.gate.metrics))
+            if isinstance(measured, Evaluate) and measured.against is None:
+                what = f"{str(step.gate.metrics)!r} measures one model alone: there is no champion to be compared with"
+                yield ("steps", name, step.verb, "gate", "not_worse_than_champion"), what, "give it `against: yard://models/NAME@champion`"
     try:
         TopologicalSorter({name: sorted(sources) for name, sources in needs.items()}).prepare()
     except CycleError as error:

@@ -189,6 +189,8 @@ Task = Literal["text-classification"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
 
+MAIN_METRIC = "accuracy"
+"""What models are compared by where nothing else is named."""
 SMOKE_ROWS = 64
 SMOKE_STEPS = 2
 
@@ -256,13 +258,27 @@ class Preflight(Step):
 
 
 class Gate(BaseModel):
-    """What has to hold before anything is promoted or published."""
+    """What has to hold before anything is promoted or published: floors, no worse than the champion, or both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
     metrics: Input = Field(description="the evaluate step that measured it")
-    at_least: dict[str, float] = Field(min_length=1, description="metric -> lowest value that passes")
+    at_least: dict[str, float] = Field({}, description="metric -> lowest value that passes")
+    not_worse_than_champion: float | None = Field(
+        None, ge=0, description="what each metric of `at_least`, else accuracy, may lose against the model that it was measured `against`"
+    )
     sure: bool = Field(False, description="the lower end of the 95 % interval has to pass, not the value")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.at_least and self.not_worse_than_champion is None:
+            raise PydanticCustomError("one", "give `at_least`, `not_worse_than_champion`, or both")
+        return self
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The metrics in which the model may not be worse than the champion."""
+        return () if self.not_worse_than_champion is None else tuple(self.at_least) or (MAIN_METRIC,)
 
 
 class _Rows(Step):
@@ -332,8 +348,10 @@ class Evaluate(_Engine):
 
     verb = "evaluate"
     made = "metrics"
+    inputs = MappingProxyType({"model": "model", "against": "model", "data": "dataset"})
 
     model: Input = Field(description="the model to measure")
+    against: Input | None = Field(None, description="a second model, measured on the same rows and compared with the first, such as the champion")
     split: str = Field("test", pattern=r"^[A-Za-z0-9_-]+$", description="which split of the data")
     label: str | None = Field(None, description="column of the label; default: found by name")
 

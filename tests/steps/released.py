@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard.spec import digest
-from modelyard.steps import Promote, Publish
+from modelyard.spec import Pipeline, digest
+from modelyard.steps import Evaluate, Fetch, Gate, Promote, Publish, Step
 from modelyard.yard import Action, Artifact, Decision, Yard
 from modelyard.yard.runs import RunStatus, StepState, StepStatus
 from modelyard_jobs import promote, publish
@@ -132,11 +132,26 @@ class World:
         run = self.yard.runs.create(RUN, spec, status) or self.yard.runs.get(RUN)
         run.write_spec(spec)
 
-    def measure(self, model: Artifact, **about: Any) -> Artifact:
-        """Metrics of a model."""
-        made = artifact(self.yard, "metrics", {"metrics.json": json.dumps({**document(**about), "of": model.digest})})
-        self.act("evaluate", made, {"model": model, "data": self.data}, {"split": "test"})
+    def measure(self, model: Artifact, against: Artifact | None = None, difference: float = 0.0, **about: Any) -> Artifact:
+        """Metrics of a model. against: another, than which it is better by `difference`."""
+        found = {**document(**about), "of": model.digest, "against": None}
+        if against:
+            for each in found["metrics"].values():
+                each["difference"] = {"value": difference, "low": difference - 0.015, "high": difference + 0.015, "n": 100, "interval": "bootstrap"}
+            found["against"] = {"digests": {"model": model.digest, "against": against.digest}}
+        made = artifact(self.yard, "metrics", {"metrics.json": json.dumps(found)})
+        self.act("evaluate", made, {"model": model, "data": self.data, **({"against": against} if against else {})}, {"split": "test"})
         return made
+
+    def plan(self, against: str = "yard://models/reviews@champion") -> None:
+        """The run's pipeline: score measures against a ref, champion and release go by it."""
+        steps: dict[str, Step] = {
+            "tuned": Fetch(model="modelscope://tiny/tuned"),
+            "score": Evaluate(model="tuned", against=against, data="modelscope://datasets/tiny/reviews"),
+            "release": Publish(model="tuned", to="modelscope://me/reviews", gate=Gate(metrics="score", not_worse_than_champion=0.01)),
+        }
+        run = self.yard.runs.get(RUN)
+        run.write_spec({**run.spec(), "pipeline": Pipeline("reviews", steps).to_dict()})
 
     def promote(
         self, model: Artifact | None = None, metrics: Artifact | None = None, attempt: int = 1, run: str = RUN, **settings: Any

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gc
 import json
 import random
+import shutil
+import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +16,7 @@ from modelyard.yard import Yard
 from modelyard_jobs import engine, evaluate
 from modelyard_jobs.tasks import text_classifier
 from tests.steps.fake import FakeContext, artifact
-from tests.steps.tiny import WORDS, tiny_model
+from tests.steps.tiny import WORDS, level, tiny_model
 
 LABELS = ["neg", "pos"]
 
@@ -38,9 +42,15 @@ def model(yard, tmp_path):
 
 @pytest.fixture
 def run(yard, model, tmp_path):
-    def go(files, number=0, source=None, **settings):
-        inputs = {"model": source or model, "data": artifact(yard, "dataset", files)}
-        context = FakeContext(Evaluate(model="m", data="d", **settings), inputs, yard, tmp_path / f"work-{number}", key=f"{number:064x}")
+    def go(files, number=0, source=None, against=None, **settings):
+        inputs = {"model": source or model, "data": artifact(yard, "dataset", files), **({"against": against} if against else {})}
+        context = FakeContext(
+            Evaluate(model="m", data="d", against="c" if against else None, **settings),
+            inputs,
+            yard,
+            tmp_path / f"work-{number}",
+            key=f"{number:064x}",
+        )
         produced = evaluate.run(context)
         assert produced.kind == "metrics"
         return (
@@ -194,3 +204,143 @@ def test_a_model_that_gives_no_numbers_is_refused(run, yard, tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadData, match="no number for 4 of 4 rows"):
         run({"test.jsonl": jsonl(sorted_rows(4))}, source=artifact(yard, "model", folder))
+
+
+@pytest.fixture
+def other(yard, tmp_path):
+    """Another model of the same labels, that says either of some texts."""
+    return artifact(yard, "model", level(tiny_model(tmp_path / "other", LABELS, seed=5), texts(60)))
+
+
+@pytest.fixture
+def levelled(yard, tmp_path):
+    return artifact(yard, "model", level(tiny_model(tmp_path / "levelled", LABELS), texts(60)))
+
+
+def f1_macro(true, predicted):
+    scores = []
+    for label in range(2):
+        hits = np.sum((true == label) & (predicted == label))
+        scores.append(2 * hits / max(np.sum(true == label) + np.sum(predicted == label), 1))
+    return np.mean(scores)
+
+
+def test_two_models_on_the_same_rows_differ_as_numpy_says(run, levelled, other):
+    files = {"test.jsonl": jsonl(sorted_rows(240))}
+    context, document, predictions = run(files, source=levelled, against=other, rows=160, seed=3)
+    places = {name: place for place, name in enumerate(LABELS)}
+    true, first, second = (np.array([places[record[name]] for record in predictions]) for name in ("true", "predicted", "against"))
+    assert 10 < np.sum(first != second) < 150  # the two say different things, or nothing is tested
+    alone = [run(files, number=number, source=model, rows=160, seed=3) for number, model in ((1, levelled), (2, other))]
+    assert [record["predicted"] for record in alone[0][2]] == [record["predicted"] for record in predictions]
+    assert [record["predicted"] for record in alone[1][2]] == [record["against"] for record in predictions]
+    assert [record["row"] for record in alone[1][2]] == [record["row"] for record in predictions]
+    assert document["against"]["digests"] == {"model": levelled.digest, "against": other.digest}
+    assert document["against"]["metrics"] == alone[1][1]["metrics"]
+    for name, metric in alone[0][1]["metrics"].items():
+        less = document["metrics"][name].pop("difference")
+        assert document["metrics"][name] == metric
+        assert less["value"] == pytest.approx(metric["value"] - alone[1][1]["metrics"][name]["value"], abs=1e-12)
+        assert less["low"] < less["value"] < less["high"]
+        document["metrics"][name]["difference"] = less
+    rng = np.random.default_rng(11)
+    draws = [rng.integers(0, 160, 160) for _ in range(4000)]
+    for name, score in (("accuracy", lambda t, p: np.mean(t == p)), ("f1_macro", f1_macro)):
+        drawn = [score(true[rows], first[rows]) - score(true[rows], second[rows]) for rows in draws]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        less = document["metrics"][name]["difference"]
+        assert less["value"] == pytest.approx(score(true, first) - score(true, second), abs=1e-12)
+        assert (less["low"], less["high"]) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+        assert less["n"] == 160
+    fixed, broken = np.sum((first == true) & (second != true)), np.sum((first != true) & (second == true))
+    assert document["against"]["changed"] == {"fixed": fixed, "broken": broken, "other": 0}
+    assert (fixed - broken) / 160 == document["metrics"]["accuracy"]["difference"]["value"]
+    assert context.decisions["engine"] == context.decisions["against_engine"] == "torch"
+    told = [(message["done"], message["total"]) for message in context.said if message["type"] == "progress"]
+    assert told[-1] == (320, 320)
+    assert told == sorted(told)
+
+
+def test_the_same_comparison_gives_the_same_bytes_and_turned_round_the_opposite(run, levelled, other):
+    files = {"test.jsonl": jsonl(sorted_rows(80))}
+    first, document, _ = run(files, source=levelled, against=other)
+    second = run(files, number=1, source=levelled, against=other)[0]
+    assert (first.out / "metrics.json").read_bytes() == (second.out / "metrics.json").read_bytes()
+    turned = run(files, number=2, source=other, against=levelled)[1]
+    assert turned["metrics"]["accuracy"]["difference"]["value"] == -document["metrics"]["accuracy"]["difference"]["value"] != 0
+    changed = document["against"]["changed"]
+    assert turned["against"]["changed"] == {**changed, "fixed": changed["broken"], "broken": changed["fixed"]}
+
+
+def test_a_model_is_no_better_than_itself_and_runs_once(run, levelled, monkeypatch):
+    loaded, load = [], engine.load
+    monkeypatch.setattr(engine, "load", lambda *arguments: loaded.append(arguments) or load(*arguments))
+    _, document, predictions = run({"test.jsonl": jsonl(sorted_rows(60))}, source=levelled, against=levelled)
+    assert len(loaded) == 1
+    for metric in document["metrics"].values():
+        assert (metric["difference"]["value"], metric["difference"]["low"], metric["difference"]["high"]) == (0.0, 0.0, 0.0)
+    assert document["against"]["changed"] == {"fixed": 0, "broken": 0, "other": 0}
+    assert all(record["against"] == record["predicted"] for record in predictions)
+
+
+def test_the_first_model_is_gone_before_the_second_is_loaded(run, levelled, other, monkeypatch):
+    runners, load = [], engine.load
+
+    def watched(*arguments):
+        gc.collect()
+        assert [runner() for runner in runners] == [None] * len(runners)
+        found = load(*arguments)
+        runners.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(engine, "load", watched)
+    run({"test.jsonl": jsonl(sorted_rows(20))}, source=levelled, against=other)
+    assert len(runners) == 2
+
+
+def test_labels_in_another_order_are_the_same_labels(run, yard, levelled, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    turned = tmp_path / "turned"
+    shutil.copytree(levelled.path, turned)
+    config = json.loads((turned / "config.json").read_text())
+    config |= {"id2label": {"0": "pos", "1": "neg"}, "label2id": {"pos": 0, "neg": 1}}
+    (turned / "config.json").write_text(json.dumps(config))
+    weights = load_file(turned / "model.safetensors")
+    flipped = {name: value.flip(0).contiguous() if name.startswith("classifier.") else value for name, value in weights.items()}
+    save_file(flipped, turned / "model.safetensors", metadata={"format": "pt"})
+    _, document, _ = run({"test.jsonl": jsonl(sorted_rows(60))}, source=levelled, against=artifact(yard, "model", turned))
+    assert len({*document["against"]["digests"].values()}) == 2
+    assert document["metrics"]["accuracy"]["difference"]["value"] == 0.0
+    assert document["against"]["changed"] == {"fixed": 0, "broken": 0, "other": 0}
+
+
+@pytest.mark.parametrize("labels", [["neg", "positive"], ["neg", "neutral", "pos"]])
+def test_models_of_different_labels_are_not_compared(run, yard, levelled, tmp_path, labels):
+    stranger = artifact(yard, "model", tiny_model(tmp_path / "stranger", labels))
+    with pytest.raises(BadData, match="different labels") as refused:
+        run({"test.jsonl": jsonl(sorted_rows(20))}, source=levelled, against=stranger)
+    assert refused.value.exit_code == 65
+    assert stranger.digest in refused.value.where
+    assert ", ".join(labels) in refused.value.why
+
+
+def test_interrupted_in_the_second_model_the_first_is_not_run_again(run, levelled, other, monkeypatch):
+    monkeypatch.setattr(engine, "WINDOW", 16)
+    files = {"test.jsonl": jsonl(sorted_rows(40))}
+    whole = run(files, source=levelled, against=other)[0]
+    classify, calls = engine.Engine.classify, []
+
+    def fail_at_fifth(self, texts, tick):
+        calls.append(len(texts))
+        if len(calls) == 5:
+            raise MemoryError
+        return classify(self, texts, tick)
+
+    monkeypatch.setattr(engine.Engine, "classify", fail_at_fifth)
+    with pytest.raises(MemoryError):
+        run(files, number=1, source=levelled, against=other)
+    again = run(files, number=1, source=levelled, against=other)[0]
+    assert calls == [16, 16, 8, 16, 16, 16, 8]
+    for name in ("metrics.json", "predictions.jsonl"):
+        assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()

@@ -152,6 +152,17 @@ def test_an_engine_that_the_model_is_not_for(place, prepared, step, model, name,
     assert remedy in caught.value.remedy
 
 
+def test_two_models_are_compared_each_by_its_own_engine(place, prepared):
+    context = prepared(place.model, Evaluate, against="c")
+    context.inputs = {**context.inputs, "against": place.onnx}
+    evaluate.run(context)
+    assert (context.decisions["engine"], context.decisions["against_engine"]) == ("torch", "onnx")
+    assert "against_provider" in context.decisions
+    document = json.loads((context.out / "metrics.json").read_text())
+    assert document["against"]["digests"] == {"model": place.model.digest, "against": place.onnx.digest}
+    assert document["metrics"]["accuracy"]["difference"]["value"] == 0.0  # the same model, twice
+
+
 def test_evaluate_says_the_same_under_either_engine(place, prepared):
     documents = []
     for number, model in enumerate((place.model, place.onnx)):

@@ -298,3 +298,38 @@ def test_publish_needs_nothing_heavy():
 
     code = "import sys, modelyard_jobs.publish, modelyard_jobs.promote; print({'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+CHAMPION = "yard://models/reviews@champion"
+
+
+def no_worse():
+    return Gate(metrics="score", not_worse_than_champion=0.01)
+
+
+def test_no_worse_than_the_champion_is_published_before_it_is_promoted_and_after(world, hub):
+    world.plan()
+    world.yard.refs.move(CHAMPION, world.base.digest, "before")
+    metrics = world.measure(world.tuned, world.base, 0.02)
+    first = world.publish(world.onnx, metrics, gate=no_worse())
+    assert first["gate"]["passed"]
+    assert b"`accuracy` less that of the model before it at least -0.01" in tree(hub)["README.md"]
+    world.yard.refs.move(CHAMPION, world.tuned.digest, "this run")  # the weights of what is published
+    assert world.publish(world.onnx, metrics, gate=no_worse())["unchanged"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_worse_than_the_champion_or_than_one_that_has_gone_nothing_is_published(world, hub, moved):
+    world.plan()
+    other = artifact(world.yard, "model", {"model.safetensors": b"another"})
+    world.yard.refs.move(CHAMPION, (other if moved else world.base).digest, "somebody")
+    with pytest.raises(Refused, match="the champion moved meanwhile" if moved else "accuracy less the champion's"):
+        world.publish(world.tuned, world.measure(world.tuned, world.base, 0.02 if moved else -0.02), gate=no_worse())
+    assert hub.repositories == {}
+
+
+def test_what_was_compared_with_a_model_without_a_name_is_published_by_its_numbers(world, hub):
+    world.plan(against="modelscope://tiny/base")
+    assert world.publish(world.tuned, world.measure(world.tuned, world.base, 0.0), gate=no_worse())["gate"]["passed"]
+    with pytest.raises(Refused, match="less the champion's"):
+        world.publish(world.tuned, world.measure(world.tuned, world.base, -0.5), gate=no_worse())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -29,8 +30,28 @@ def test_the_value_is_compared_and_equal_passes():
     assert verdict.record() == {
         "passed": True,
         "lines": [
-            {"metric": "accuracy", "value": 0.8, "low": 0.7819, "high": 0.817, "n": 2000, "at_least": 0.8, "sure": False, "passed": True},
-            {"metric": "f1_macro", "value": 0.79, "low": 0.7712, "high": 0.8078, "n": 2000, "at_least": 0.79, "sure": False, "passed": True},
+            {
+                "metric": "accuracy",
+                "value": 0.8,
+                "low": 0.7819,
+                "high": 0.817,
+                "n": 2000,
+                "at_least": 0.8,
+                "sure": False,
+                "passed": True,
+                "difference": False,
+            },
+            {
+                "metric": "f1_macro",
+                "value": 0.79,
+                "low": 0.7712,
+                "high": 0.8078,
+                "n": 2000,
+                "at_least": 0.79,
+                "sure": False,
+                "passed": True,
+                "difference": False,
+            },
         ],
     }
 
@@ -64,6 +85,70 @@ def test_every_failed_line_is_told():
 def test_a_value_close_under_the_floor_does_not_look_like_it():
     with pytest.raises(Refused, match=r"0\.79996 "):
         judge({"accuracy": {**METRICS["accuracy"], "value": 0.79996}}, gate(accuracy=0.80)).enforce()
+
+
+def compared(value: float, low: float, high: float, **more: float) -> dict[str, Any]:
+    difference = {"value": value, "low": low, "high": high, "n": 2000, "interval": "bootstrap"}
+    return {name: {**METRICS["accuracy"], "difference": {**difference, **more}} for name in METRICS}
+
+
+def no_worse(by: float = 0.01, sure: bool = False, **floors: float) -> Gate:
+    return Gate(metrics="score", at_least=floors, not_worse_than_champion=by, sure=sure)
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.02, True), (0.0, True), (-20 / 2000, True), (-21 / 2000, False)])
+def test_no_worse_than_the_champion_is_a_floor_under_the_difference(value, passed):
+    verdict = judge(compared(value, value - 0.02, value + 0.02), no_worse(0.01))
+    assert (verdict.passed, len(verdict.lines)) == (passed, 1)
+    assert verdict.lines[0].metric == "accuracy"
+    assert (verdict.lines[0].difference, verdict.lines[0].at_least) == (True, -0.01)
+
+
+def test_sure_compares_the_lower_end_of_the_difference():
+    metrics = compared(0.0, -0.008, 0.008)
+    assert judge(metrics, no_worse(0.01, sure=True)).passed
+    assert not judge(metrics, no_worse(0.005, sure=True)).passed
+    assert judge(metrics, no_worse(0.005)).passed
+
+
+def test_the_difference_is_of_the_metrics_that_have_a_floor():
+    verdict = judge(compared(-0.03, -0.05, -0.01), no_worse(0.01, accuracy=0.75, f1_macro=0.75))
+    assert [(line.metric, line.difference, line.passed) for line in verdict.lines] == [
+        ("accuracy", False, True),
+        ("f1_macro", False, True),
+        ("accuracy", True, False),
+        ("f1_macro", True, False),
+    ]
+    with pytest.raises(Refused) as refused:
+        verdict.enforce()
+    what = "accuracy less the champion's -0.03 (95 % interval -0.05 to -0.01, n = 2000); at least -0.01 asked for"
+    assert refused.value.what == f"the gate said no: {what}"
+    assert refused.value.remedy == "make the model better, or raise gate.not_worse_than_champion"
+
+
+def test_zero_allows_no_loss_at_all():
+    verdict = judge(compared(0.0, -0.01, 0.01), no_worse(0.0))
+    assert verdict.passed
+    assert "at least 0 asked for" in str(verdict.lines[0])
+    assert not judge(compared(-1 / 2000, -0.01, 0.01), no_worse(0.0)).passed
+
+
+def test_metrics_of_one_model_alone_do_not_pass_a_comparison():
+    with pytest.raises(NoInput, match="not compared with a champion") as missing:
+        judge(METRICS, no_worse(0.5, accuracy=0.1))
+    assert "against: yard://" in missing.value.remedy
+
+
+@pytest.mark.parametrize("broken", [{}, [], "none", {"value": 0.0}, {"value": math.nan, "low": 0.0, "high": 0.0, "n": 1}])
+def test_a_difference_that_cannot_be_read_never_passes(broken):
+    with pytest.raises(Corrupt):
+        judge({"accuracy": {**METRICS["accuracy"], "difference": broken}}, no_worse(1.0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"at_least": {}}, {"not_worse_than_champion": -0.01}, {"not_worse_than_champion": math.inf}])
+def test_a_gate_asks_for_something(settings):
+    with pytest.raises(ValidationError):
+        Gate(metrics="score", **settings)
 
 
 def test_an_unknown_metric_is_no_input_with_a_suggestion():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,51 @@ def test_settings_that_do_not_affect_results_are_no_part_of_them() -> None:
     assert "checkpoint_every" not in step.result_settings()
     assert "model" not in step.result_settings()
     assert step.result_settings()["seed"] == 42
+
+
+COMPARED = (
+    GOOD.replace("score:\n    evaluate: {model: tuned,", "score:\n    evaluate: {model: tuned, against: yard://models/reviews@champion,")
+    + "  champion:\n    promote: {model: tuned, to: yard://models/reviews@champion, gate: {metrics: score, not_worse_than_champion: 0.01}}\n"
+)
+
+
+def test_the_model_that_is_compared_with_is_an_input() -> None:
+    pipeline = load(COMPARED)
+    source = pipeline.inputs("score")["against"]
+    assert pipeline.steps[source] == Fetch(model="yard://models/reviews@champion")
+    assert set(pipeline.inputs("score")) == {"model", "against", "data"}
+    assert set(load(GOOD).inputs("score")) == {"model", "data"}
+    base = load(COMPARED.replace("modelscope://AI-ModelScope/distilbert-base-uncased", "yard://models/reviews@champion"))
+    assert base.inputs("tuned")["model"] == base.inputs("score")["against"] == source
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "what"),
+    [
+        ("against: yard://models/reviews@champion,", "", "steps.champion.promote.gate.not_worse_than_champion", "measures one model alone"),
+        (
+            "not_worse_than_champion: 0.01",
+            "not_worse_than_champion: -1",
+            "steps.champion.promote.gate.not_worse_than_champion",
+            "greater than or equal",
+        ),
+        (", not_worse_than_champion: 0.01", "", "steps.champion.promote.gate", "give `at_least`, `not_worse_than_champion`, or both"),
+        ("against: yard://models/reviews@champion", "against: reviews", "steps.score.evaluate.against", "'reviews' makes a dataset"),
+        ("against: yard://models/reviews@champion", "against: hf://datasets/me/rows", "steps.score.evaluate.against", "names a dataset"),
+        ("against: yard://models/reviews@champion", "against: champion", "steps.score.evaluate.against", "'champion' makes nothing"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_said_before_anything_runs(old: str, new: str, where: str, what: str) -> None:
+    assert old in COMPARED
+    with pytest.raises(Usage) as wrong:
+        load(COMPARED.replace(old, new))
+    told = f"{wrong.value.what} {wrong.value.where} {wrong.value.why} {wrong.value.remedy}"
+    assert where in told
+    assert what in told
+
+
+def test_every_definition_that_the_schema_names_is_in_it() -> None:
+    schema = spec.schema()
+    text = json.dumps(schema)
+    assert set(re.findall(r'"#/\$defs/([^"]+)"', text)) <= set(schema["$defs"])
+    assert set(schema["$defs"]["Gate"]["properties"]) == {"metrics", "at_least", "not_worse_than_champion", "sure"}

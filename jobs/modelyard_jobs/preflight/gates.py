@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import NormalDist
 
 from modelyard.errors import Usage, suggest
 from modelyard.gate import POWER, passing_value
@@ -18,6 +19,8 @@ from modelyard_jobs.preflight.subject import Subject
 PROPORTIONS = frozenset({"accuracy"})
 METRICS = ("accuracy", "precision_macro", "precision_weighted", "recall_macro", "recall_weighted", "f1_macro", "f1_weighted")
 """What evaluate measures (metrics.py, which needs numpy)."""
+APART = 0.1
+"""Share of the rows that a model and the one trained further from it are taken to answer differently."""
 
 
 def rows(subject: Subject) -> Iterator[Row]:
@@ -29,6 +32,8 @@ def rows(subject: Subject) -> Iterator[Row]:
                 yield from _other(subject, name, step, measured)
                 for metric, floor in step.gate.at_least.items():
                     yield line(name, step.gate, measured, metric, floor)
+                for metric in step.gate.compared:
+                    yield _compared(name, step.gate, measured, metric)
 
 
 def line(name: str, gate: Gate, measured: Evaluate, metric: str, floor: float) -> Row:
@@ -49,6 +54,16 @@ def line(name: str, gate: Gate, measured: Evaluate, metric: str, floor: float) -
     shown = math.ceil(true * 1000) / 1000  # rounded down, it would not be enough
     reason = f"a model whose true {metric} is {shown:.3f} passes with {POWER:.0%} chance on {measured.rows} rows{about}"
     return Row(check, f"{shown:.3f} to be safe", needed, reason)
+
+
+def _compared(name: str, gate: Gate, measured: Evaluate, metric: str) -> Row:
+    """The row of one comparison with the champion: how wide its interval may be, for what the two will differ in is not known before."""
+    needed = f"{metric} at most {gate.not_worse_than_champion:g} under the champion's" + (", the interval's lower end" if gate.sure else "")
+    if measured.rows is None:
+        return Row(f"gate of {name}", "not known", needed, f"{gate.metrics} measures all rows of {measured.split!r}, whose number is not known here")
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(APART / measured.rows)
+    reason = f"where two models answer {APART:.0%} of {measured.rows} rows differently, the difference is known to about {half:.3f} either way"
+    return Row(f"gate of {name}", f"{half:.3f} either way", needed, reason)
 
 
 def _other(subject: Subject, name: str, step: Promote | Publish, measured: Evaluate) -> Iterator[Row]:

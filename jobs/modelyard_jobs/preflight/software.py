@@ -107,16 +107,19 @@ def _needed(subject: Subject) -> dict[str, list[str]]:
 
 
 def _packages(subject: Subject, name: str, step: Step) -> frozenset[str]:
-    engine = getattr(step, "engine", "torch")
     if isinstance(step, Export):
         return _EXPORT
-    if engine == "auto":
-        source = subject.pipeline.inputs(name)["model"]
-        made = subject.made(source)
-        artifact = subject.yard.artifacts.find(made) if made else None
-        onnx = isinstance(subject.pipeline.steps[source], Export) or (artifact is not None and artifact.format == "onnx")
-        engine = "onnx" if onnx else "torch"
-    return _TORCH if engine == "torch" else _ONNX
+    engine, inputs = getattr(step, "engine", "torch"), subject.pipeline.inputs(name)
+    engines = [_engine(subject, inputs[field]) for field in ("model", "against") if field in inputs] if engine == "auto" else [engine]
+    return frozenset[str]().union(*(_TORCH if engine == "torch" else _ONNX for engine in engines))
+
+
+def _engine(subject: Subject, source: str) -> str:
+    """What runs the model that a step makes."""
+    made = subject.made(source)
+    artifact = subject.yard.artifacts.find(made) if made else None
+    onnx = isinstance(subject.pipeline.steps[source], Export) or (artifact is not None and artifact.format == "onnx")
+    return "onnx" if onnx else "torch"
 
 
 def _error(stderr: str) -> str:

@@ -136,6 +136,15 @@ def text(run: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield ""
         yield from table(rows, ["STEP", "METRIC", "VALUE", "95 % INTERVAL", "N"])
+    rows = [
+        [name, metric, f"{found['value']:+.4f}", f"{found['low']:+.4f} to {found['high']:+.4f}", found["n"]]
+        for name, metrics in run["metrics"].items()
+        for metric, measured in metrics.items()
+        if (found := measured.get("difference"))
+    ]
+    if rows:
+        yield ""
+        yield from table(rows, ["STEP", "AGAINST THE OTHER MODEL", "DIFFERENCE", "95 % INTERVAL", "N"])
     for name, result in run["results"].items():
         yield ""
         yield f"RESULT OF {name}"

@@ -15,13 +15,12 @@ from modelyard.errors import Crashed, Deadline, Failure, HostOom, Interrupted, U
 from modelyard.kube import names
 from modelyard.kube.cluster import Manifest
 from modelyard.order import Outcome
-from modelyard.quantities import format_bytes
+from modelyard.quantities import format_bytes, parse_milli
 
 DISRUPTED = "DisruptionTarget"
 """The condition of a pod that was ended for a reason that is not its own: evicted, preempted, its node drained or gone."""
 
 _GIB = 1 << 30
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": _GIB, "Ti": 1 << 40}
 
 
 def finished(job: Manifest) -> Literal["Complete", "Failed"] | None:
@@ -163,9 +162,8 @@ def _condition(of: Manifest, kind: str) -> dict[str, Any] | None:
 
 def _limit(pod: Manifest) -> int | None:
     container = own(pod, pod.get("spec", {}).get("containers"))
-    text = str(container.get("resources", {}).get("limits", {}).get("memory", ""))
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?i?)", text)
-    return int(float(match[1]) * _UNITS[match[2]]) if match else None
+    limit = container.get("resources", {}).get("limits", {}).get("memory")
+    return None if limit is None else parse_milli(limit) // 1000
 
 
 def _seconds(container: dict[str, Any]) -> float:

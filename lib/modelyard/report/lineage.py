@@ -72,7 +72,7 @@ def graph(run: RunRecord) -> Graph:
         made = f"{step.status.kind} {step.status.artifact[:12]}" if step.status.artifact else ""
         said = f"{step.status.verb} · {step.state}{took}"
         nodes.append(Node(step.name, "step", step.name, below=said, digest=made, state=step.state, hint=_hint(step)))
-        checks = {"gate.metrics", "parity"}
+        checks = {"gate.metrics", "parity", "against"}
         edges += [Edge(source, step.name, place.removesuffix(".metrics"), place in checks) for place, source in step.inputs.items()]
         if step.to and step.state == "done" and step.release:
             nodes.append(_place(f"to {step.name}", "target", step.to, step.release.tag or ""))

@@ -6,7 +6,7 @@ it has no script, and its content security policy forbids both requests and scri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelyard.quantities import format_bytes, format_seconds
-from modelyard.report import lineage, machine, sections, words
+from modelyard.report import comparison, lineage, machine, sections, words
 from modelyard.report.record import RunRecord, collect
 from modelyard.report.sections import Verdict
 from modelyard.report.words import clean, cut
@@ -56,6 +56,7 @@ class Page:
     tiles: tuple[Tile, ...]
     lineage: tuple[Markup, ...]
     evaluated: tuple[sections.Evaluated, ...]
+    compared: Mapping[str, comparison.Compared]
     trained: tuple[sections.Trained, ...]
     exported: tuple[sections.Exported, ...]
     released: tuple[sections.Released, ...]
@@ -76,6 +77,7 @@ class Page:
             tuple(_tiles(run)),
             tuple(map(Markup, drawn)),  # lineage.py escapes every text
             tuple(sections.evaluated(run)),
+            comparison.compared(run),
             tuple(sections.trained(run)),
             tuple(sections.exported(run)),
             tuple(sections.released(run)),
@@ -125,7 +127,7 @@ def _tiles(run: RunRecord) -> Iterator[Tile]:
                 yield Tile(f"{name.replace('_', ' ')} · {step.name}", words.four(metric.value), note)
     for step in run.steps:
         if step.release and (gate := step.release.gate):
-            asked = "; ".join(f"{line.metric} at least {line.at_least:g}" for line in gate.lines)
+            asked = "; ".join(f"{line.metric}{' difference' * line.difference} at least {line.at_least:g}" for line in gate.lines)
             yield Tile(f"gate · {step.name}", "passed" if gate.passed else "refused", asked, "good" if gate.passed else "bad")
     for step in run.steps:
         if parity := step.parity:
@@ -188,6 +190,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "four": words.four,
+        "signed": words.signed,
         "percent": words.percent,
         "small": words.small,
         "plain": words.plain,

@@ -24,6 +24,8 @@ CLASSES = 100
 """Labels in the table of labels."""
 PAIRS = 6
 """Confusions that are named."""
+FLOOR = "The mark across a line is the floor of the gate."
+"""How a floor in a figure is to be read."""
 DOTS = 100
 """Epochs that are drawn as dots at most; more are a line."""
 
@@ -113,24 +115,25 @@ def drawn(svg: str, caption: str, note: str = "", *, wide: bool = False) -> Figu
     return Figure(Markup(svg), caption, note, wide)  # noqa: S704  # figures.py escapes every text
 
 
+def gates_of(run: RunRecord, step: StepRecord) -> list[shapes.GateLine]:
+    """What gates of this run ask of an evaluation, line by line."""
+    gates = [other.release.gate for other in run.steps if other.release and other.release.gate and other.inputs.get("gate.metrics") == step.name]
+    return [line for gate in gates for line in gate.lines]
+
+
 def evaluated(run: RunRecord) -> Iterator[Evaluated]:
     """The evaluations, each with the floors that gates of this run ask of it."""
     for step in run.steps:
         found = step.evaluation
         if found is None:
             continue
-        floors = {
-            line.metric: line.at_least
-            for other in run.steps
-            if other.release and other.release.gate and other.inputs.get("gate.metrics") == step.name
-            for line in other.release.gate.lines
-        }
+        floors = {line.metric: line.at_least for line in gates_of(run, step) if not line.difference}
         rows = [
             Whisker(_spaced(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}", floors.get(name))
             for name, each in found.metrics.items()
         ]
         n = next((f" over {each.n} rows" for each in found.metrics.values() if each.n), "")
-        said = "The mark across a line is the floor of the gate." if floors.keys() & found.metrics.keys() else ""
+        said = FLOOR if floors.keys() & found.metrics.keys() else ""
         yield Evaluated(
             step,
             found,

@@ -26,6 +26,28 @@ class Interval(Shape):
     n: int | None = None
 
 
+class Measured(Interval):
+    """A metric. difference: its value less that of the model that it was measured against, on the same rows."""
+
+    difference: Interval | None = None
+
+
+class Changed(Shape):
+    """Rows that two models answer differently: only the model is right, only the other is, neither is."""
+
+    fixed: int
+    broken: int
+    other: int = 0
+
+
+class Against(Shape):
+    """The model that an evaluation compares with. digests: of both, by the step's inputs."""
+
+    digests: dict[str, str] = {}
+    metrics: dict[str, Interval] = {}
+    changed: Changed | None = None
+
+
 class Baseline(Shape):
     """What always answering the most frequent label is worth."""
 
@@ -85,7 +107,8 @@ class Evaluation(Shape):
     split: str = ""
     rows: Rows | None = None
     labels: tuple[str, ...] = ()
-    metrics: dict[str, Interval]
+    metrics: dict[str, Measured]
+    against: Against | None = None
     classes: tuple[ClassScores, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     baseline: Baseline | None = None
@@ -171,6 +194,7 @@ class GateLine(Shape):
     at_least: float
     sure: bool = False
     passed: bool
+    difference: bool = False
 
 
 class Gate(Shape):

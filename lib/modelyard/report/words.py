@@ -31,6 +31,11 @@ def four(value: float) -> str:
     return f"{value:.4f}"
 
 
+def signed(value: float) -> str:
+    """A difference of shares or scores: its sign, and four digits after the point."""
+    return f"{value:+.4f}"
+
+
 def percent(value: float) -> str:
     """A share for people; what is not all is never written as 100."""
     shown = f"{value * 100:.1f}"

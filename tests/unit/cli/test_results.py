@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelyard.cli import results
+from modelyard.cli.run import text
 from modelyard.errors import NoSpace, Unavailable
 from modelyard.gate import judge
 from modelyard.order import Outcome
@@ -117,6 +118,14 @@ def test_a_promotion_says_what_the_name_stands_for() -> None:
     assert list(results.text("promote", refused)) == ["yard://models/reviews@champion was not moved"]
 
 
+def test_a_comparison_with_the_champion_is_a_line_of_the_gate() -> None:
+    found = {"value": 0.9, "low": 0.88, "high": 0.92, "n": 900, "difference": {"value": -0.02, "low": -0.03, "high": -0.01, "n": 900}}
+    refused = judge({"accuracy": found}, Gate(metrics="score", not_worse_than_champion=0.01))
+    lines = list(results.text("promote", {"to": "yard://models/reviews@champion", "gate": refused.record()}))
+    assert lines[0].endswith("was not moved")
+    assert lines[1] == "gate refused: accuracy less the champion's -0.02 (95 % interval -0.03 to -0.01, n = 900); at least -0.01 asked for"
+
+
 def test_a_publication_says_where_and_the_gates_lines() -> None:
     lines = list(results.text("publish", PUBLISHED))
     assert lines[0] == "hf://me/reviews@v-0123456789: 1 files, 1 MiB, private"
@@ -206,3 +215,13 @@ def test_a_step_that_failed_without_a_result_is_shown_as_a_run(call: Call, ends:
     assert done.code == 69
     assert done.out.startswith("run search-r1: failed")
     assert "RESULT" not in done.out
+
+
+def test_a_comparison_is_a_table_of_its_own() -> None:
+    less = {"value": 0.0125, "low": -0.003, "high": 0.028, "n": 2000}
+    alone = {"value": 0.9, "low": 0.88, "high": 0.92, "n": 2000}
+    run = {"run": "a-r1", "state": "done", "started": "now", "ended": "", "notes": [], "steps": {}, "results": {}}
+    lines = list(text({**run, "metrics": {"score": {"accuracy": {**alone, "difference": less}}, "other": {"accuracy": alone}}}))
+    assert [line.split() for line in lines if "+0.0125" in line] == [["score", "accuracy", "+0.0125", "-0.0030", "to", "+0.0280", "2000"]]
+    assert any("AGAINST THE OTHER MODEL" in line for line in lines)
+    assert not any("AGAINST" in line for line in text({**run, "metrics": {"other": {"accuracy": alone}}}))

@@ -100,7 +100,13 @@ def facts(**other: Any) -> Facts:
         licence=traced.licence,
         paths=["config.json", "model.safetensors", "onnx/model.onnx", "onnx/model_int8.onnx"],
         measured=Measured(SCORE, document(), data, TUNED, "torch"),
-        gate={"passed": True, "lines": [{"metric": "accuracy", "at_least": 0.8, "sure": False}]},
+        gate={
+            "passed": True,
+            "lines": [
+                {"metric": "accuracy", "at_least": 0.8, "sure": False},
+                {"metric": "accuracy", "at_least": -0.01, "sure": False, "difference": True},
+            ],
+        },
     )
     provenance = {name: other.pop(name) for name in list(other) if name in Provenance.__dataclass_fields__ and name != "licence"}
     return replace(given, provenance=replace(traced, **provenance), **other)
@@ -146,7 +152,7 @@ def test_people_read_values_with_intervals_rows_and_digests() -> None:
         "100.00% of the labels are equal",
         "8-bit weights are in `onnx/model_int8.onnx`: 99.2% of the labels are float32's.",
         "| int8 less onnx, paired | -0.0020 | -0.0071 to 0.0031 | 500 |",
-        "gate: `accuracy` at least 0.8",
+        "gate: `accuracy` at least 0.8; `accuracy` less that of the model before it at least -0.01.",
         "With torch 2.15.0, transformers 5.23.0.",
         f"finetuned from `AI-ModelScope/distilbert-base-uncased` (ModelScope, commit `{COMMIT[:12]}`) on `stanfordnlp/imdb`",
         f"`modelscope://AI-ModelScope/distilbert-base-uncased@master` at `{COMMIT}`",

@@ -115,3 +115,54 @@ def test_the_paired_interval_covers_the_truth_about_as_often_as_it_says():
     drawn = rng.multinomial(500, [0.015, 0.025, 0.96], size=2000)
     inside = [found.low <= -0.01 <= found.high for found in (metrics.paired_difference(int(gained), int(lost), 500) for gained, lost, _ in drawn)]
     assert 0.93 <= np.mean(inside) <= 0.98
+
+
+@pytest.mark.parametrize(("classes", "n"), [(2, 120), (4, 300)])
+def test_paired_differences_are_those_of_resampled_rows(classes, n):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    true, first = random_rows(classes, n)
+    second = np.where(np.random.default_rng(8).random(n) < 0.8, first, random_rows(classes, n, seed=9)[1])
+    found = metrics.differences(true, first, second, classes, seed=3)
+
+    def scored(rows, predicted):
+        averaged = {f"f1_{how}": sklearn.f1_score(true[rows], predicted[rows], average=how, zero_division=0) for how in ("macro", "weighted")}
+        return {"accuracy": (true[rows] == predicted[rows]).mean(), **averaged}
+
+    def less(rows):
+        one, other = scored(rows, first), scored(rows, second)
+        return {name: one[name] - other[name] for name in one}
+
+    rng = np.random.default_rng(4)
+    drawn = [less(rng.integers(0, n, n)) for _ in range(1000)]
+    for name, value in less(np.arange(n)).items():
+        low, high = np.quantile([each[name] for each in drawn], [0.025, 0.975])
+        width = high - low
+        assert found[name].value == pytest.approx(value, abs=1e-12)
+        assert (found[name].low, found[name].high) == (pytest.approx(low, abs=0.12 * width), pytest.approx(high, abs=0.12 * width))
+        assert (found[name].n, found[name].interval) == (n, "bootstrap")
+    assert set(found) == set(measured(true, first, classes).metrics)
+
+
+def test_a_paired_interval_is_narrower_than_that_of_two_models_apart():
+    true, first = random_rows(2, 1000)
+    second = first.copy()
+    second[:30] = 1 - second[:30]
+    less = metrics.differences(true, first, second, 2, seed=1)["accuracy"]
+    alone = measured(true, first, 2).metrics["accuracy"]
+    assert less.high - less.low < (alone.high - alone.low) / 2
+
+
+def test_a_model_differs_from_itself_by_nothing_and_the_seed_decides():
+    true, first = random_rows(3, 200)
+    for metric in metrics.differences(true, first, first, 3, seed=1).values():
+        assert (metric.value, metric.low, metric.high) == (0.0, 0.0, 0.0)
+    second = random_rows(3, 200, seed=7)[1]
+    assert metrics.differences(true, first, second, 3, seed=1) == metrics.differences(true, first, second, 3, seed=1)
+    assert metrics.differences(true, first, second, 3, seed=1) != metrics.differences(true, first, second, 3, seed=2)
+
+
+def test_a_difference_of_accuracy_is_of_whole_rows():
+    true = np.zeros(2000, dtype=np.int64)
+    first, second = np.array([0] * 1600 + [1] * 400), np.array([0] * 1620 + [1] * 380)
+    assert 0.80 - 0.81 < -0.01  # which a floor of -0.01 would refuse
+    assert metrics.differences(true, first, second, 2, seed=1)["accuracy"].value == -0.01

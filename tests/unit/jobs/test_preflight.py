@@ -315,6 +315,13 @@ def test_an_exported_model_needs_no_torch(make: Make, here: Here, monkeypatch: p
     assert one(software.torch(subject, here(""))).needed.endswith("for out")
 
 
+def test_an_export_that_is_compared_with_weights_needs_torch(make: Make, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "installed_versions", lambda: dict(keys.PINNED) | {"torch": "absent"})
+    text = PIPELINE.replace("{RESOURCES}", "{}").replace("score: {evaluate: {model: tuned", "score: {evaluate: {model: onnx")
+    assert "score" not in one(software.torch(make(text), here(""))).needed
+    assert "score" in one(software.torch(make(text.replace("model: onnx, data", "model: onnx, against: base, data")), here(""))).needed
+
+
 def test_torch_that_cannot_be_imported(make: Make, here: Here) -> None:
     row = one(software.torch(make(), here("", torch=NoAnswer("exit 1: ImportError: libcudart.so.13"))))
     assert (row.failure, row.reason) == (Usage, "torch cannot be imported: exit 1: ImportError: libcudart.so.13")
@@ -557,6 +564,17 @@ def test_a_gate_on_another_model_is_warned_of(make: Make) -> None:
     rows = list(gates.rows(make(PIPELINE.replace("evaluate: {model: tuned", "evaluate: {model: base"))))
     assert (rows[0].verdict, rows[0].found) == (Verdict.WARNING, "metrics of base")
     assert len(list(gates.rows(make(PIPELINE.replace("model: onnx", "model: tuned"))))) == 1
+
+
+def test_a_comparison_with_the_champion_is_a_row_of_its_own(make: Make) -> None:
+    text = PIPELINE.replace("{accuracy: 0.8}", "{accuracy: 0.8}, not_worse_than_champion: 0.01")
+    text = text.replace("evaluate: {model: tuned", "evaluate: {model: tuned, against: base")
+    floor, compared = gates.rows(make(text))
+    assert (compared.verdict, compared.found) == (Verdict.OK, "0.014 either way")  # 1.96 * sqrt(0.1 / 2000)
+    assert compared.needed == "accuracy at most 0.01 under the champion's"
+    assert floor.needed == "accuracy at least 0.8"
+    alone = one(gates.rows(make(text.replace("at_least: {accuracy: 0.8}, ", "").replace(", rows: 2000", ""))))
+    assert (alone.verdict, alone.found) == (Verdict.OK, "not known")
 
 
 def test_the_names_of_metrics_are_those_that_evaluate_measures() -> None:

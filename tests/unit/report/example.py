@@ -35,6 +35,15 @@ def proportion(value: float, n: int) -> dict[str, Any]:
     return {"value": value, "low": max(value - half, 0.0), "high": min(value + half, 1.0), "n": n, "interval": "wilson"}
 
 
+def against(document: dict[str, Any], value: float = -0.018) -> dict[str, Any]:
+    """The same metrics.json, measured against another model."""
+    less = {"value": value, "low": round(value - 0.0111, 4), "high": round(value + 0.0112, 4), "n": 2000, "interval": "bootstrap"}
+    metrics = {name: {**metric, "difference": less} for name, metric in document["metrics"].items()}
+    its = {name: proportion(metric["value"] - value, 2000) for name, metric in document["metrics"].items()}
+    digests = {"model": "a1" * 32, "against": "b2" * 32}
+    return {**document, "metrics": metrics, "against": {"digests": digests, "metrics": its, "changed": {"fixed": 57, "broken": 93, "other": 0}}}
+
+
 def evaluation(labels: Sequence[str] = LABELS, texts: Sequence[str] = TEXTS, overlap: int = 0, n: int = 2000) -> dict[str, Any]:
     """A metrics.json: right four times in five, wrong mostly for a neighbour."""
     rng, size = random.Random(7), len(labels)

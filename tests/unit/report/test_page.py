@@ -213,10 +213,73 @@ def test_a_run_that_never_began(yard: Yard) -> None:
     assert found.ids == ["top"]
 
 
+def compared(yard: Yard, value: float, digest: str = "", **settings: str) -> Page:
+    """The page of a run that measured a model against another, and promoted it behind a gate on the difference."""
+    build = example.Builder(yard)
+    build.fetch("base", "yard://models/movie-sentiment@champion", "model", 90)
+    build.fetch("tuned", "modelscope://o/tuned", "model", 91)
+    document = example.against(example.evaluation(), value)
+    document["against"]["digests"]["model"] = digest or document["against"]["digests"]["model"]
+    metrics = build.artifact("metrics", {"metrics.json": json.dumps(document).encode()})
+    build.step("score", "evaluate", {"model": "tuned", "against": "base", "data": None, **settings}, made=metrics)
+    less = document["metrics"]["accuracy"]["difference"]
+    line = {"metric": "accuracy", **less, "at_least": -0.01, "sure": False, "passed": value >= -0.01, "difference": True}
+    told = {"to": "yard://models/movie-sentiment@champion", "gate": {"passed": line["passed"], "lines": [line]}}
+    gate = {"metrics": "score", "not_worse_than_champion": 0.01}
+    build.step("champion", "promote", {"model": "tuned", "to": told["to"], "gate": gate}, result=told)
+    return rendered(yard, build.end())
+
+
+def test_a_comparison_shows_both_models_the_difference_and_the_rows_that_changed(yard: Yard) -> None:
+    found = compared(yard, -0.018)
+    sealed(found)
+    document = example.against(example.evaluation())
+    for name, metric in document["metrics"].items():
+        other = document["against"]["metrics"][name]
+        cells = [f"{part:.4f}" for part in (metric["value"], metric["low"], metric["high"], other["value"], other["low"], other["high"])]
+        row = f"{name.replace('_', ' ')} {cells[0]} {cells[1]} to {cells[2]} {cells[3]} {cells[4]} to {cells[5]} -0.0180 -0.0291 to -0.0068"
+        assert row in found.text
+    for wanted in (
+        "Worse than the other model: accuracy -0.0180 (-0.0291 to -0.0068, 95 %).",
+        "-0.0180 · -0.0291 to -0.0068",
+        "The mark across a line is the floor of the gate; elsewhere it is zero.",
+        "fixed 57 rows",
+        "broken 93 rows",
+        "a1a1a1a1a1a1",
+        "b2b2b2b2b2b2",
+        "accuracy less the champion's -0.0180",
+        "accuracy difference at least -0.01",
+    ):
+        assert wanted in found.text, wanted
+    assert "Missing here" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("value", "digest", "said"),
+    [
+        (0.02, "", "Better than the other model: accuracy +0.0200"),
+        (0.004, "", "Neither better nor worse than the other model beyond chance: accuracy +0.0040"),
+        (0.0, "b2" * 32, "It was compared with itself: both are the same artifact."),
+    ],
+)
+def test_a_comparison_is_judged_by_its_interval(yard: Yard, value: float, digest: str, said: str) -> None:
+    assert said in compared(yard, value, digest).text
+
+
+def test_a_model_against_the_one_that_its_step_takes_twice_is_drawn(yard: Yard) -> None:
+    sealed(compared(yard, 0.0, "b2" * 32, model="base"))
+
+
+def test_one_model_alone_has_no_comparison(yard: Yard) -> None:
+    assert "Against another model" not in rendered(yard, example.whole(yard)).text
+
+
 def test_hostile_texts(yard: Yard) -> None:
     build = example.Builder(yard, pipeline=HOSTILE)
     document = example.evaluation([HOSTILE, "b", "x" * 5000], [HOSTILE, "w" * 100_000])
     document["metrics"][HOSTILE] = document["metrics"]["accuracy"]
+    document = example.against(document)
+    document["against"]["digests"] = {"model": HOSTILE, "against": HOSTILE * 2}
     document["baseline"]["label"] = HOSTILE
     metrics = build.artifact("metrics", {"metrics.json": json.dumps(document).encode()})
     build.step("score", "evaluate", {"model": HOSTILE}, made=metrics, decisions={HOSTILE: ({HOSTILE: [HOSTILE]}, HOSTILE)}, note=HOSTILE)

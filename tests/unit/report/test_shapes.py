@@ -13,6 +13,7 @@ from modelyard import gate
 from modelyard.hubs import Found
 from modelyard.refs import HubRef
 from modelyard.report import shapes
+from modelyard.steps import Gate
 from modelyard_jobs import metrics, promote, search
 from modelyard_jobs.preflight.row import Row
 
@@ -37,12 +38,14 @@ def test_metrics() -> None:
 
 @pytest.mark.parametrize("floor", [0.5, 0.9])
 def test_a_gate(floor: float) -> None:
-    asked = SimpleNamespace(at_least={"accuracy": floor}, sure=True)
-    verdict = gate.judge({"accuracy": asdict(metrics.wilson(80, 100))}, asked)  # type: ignore[arg-type]
+    asked = Gate(metrics="score", at_least={"accuracy": floor}, not_worse_than_champion=0.01, sure=True)
+    less = asdict(metrics.Metric(0.02, -0.005, 0.04, 100, "bootstrap"))
+    verdict = gate.judge({"accuracy": {**asdict(metrics.wilson(80, 100)), "difference": less}}, asked)
     found = read(shapes.Release, {"to": "hf://me/m", "gate": verdict.record()})
     assert found.gate
     assert found.gate.passed is (floor == 0.5)
     assert (found.gate.lines[0].at_least, found.gate.lines[0].n, found.gate.lines[0].sure) == (floor, 100, True)
+    assert [(line.difference, line.passed) for line in found.gate.lines] == [(False, floor == 0.5), (True, True)]
 
 
 def test_a_promotion() -> None:
