@@ -276,3 +276,13 @@ def test_an_api_server_that_is_killed_loses_and_doubles_no_line(client: Client, 
     told(client, RunState.DONE)
     assert list(follow) == []
     assert [line.entry["seq"] for line in found] == [*range(1, 801)]
+
+
+def test_of_several_containers_the_one_that_is_named(client: Client, cluster: Cluster) -> None:
+    """As where a mesh or an overlay puts another one into a step's pod."""
+    both = pod("both", ["echo", "ours"])
+    both["spec"]["containers"].append({**both["spec"]["containers"][0], "name": "mesh", "command": ["echo", "theirs"]})
+    assert client.create(both)
+    cluster.wait_for_pod("both", "Succeeded", namespace=client.namespace)
+    said = {name: [line.partition(b" ")[2] for line in client.logs("both", container=name)] for name in ("c", "mesh")}
+    assert said == {"c": [b"ours"], "mesh": [b"theirs"]}

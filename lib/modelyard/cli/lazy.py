@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 COMMANDS: Mapping[str, Entry] = MappingProxyType(
     {
         "run": Entry("Pipelines", "run", "Run a pipeline: finished steps are reused, interrupted ones resume."),
-        "check": Entry("Pipelines", "check", "Check a pipeline file, and show the settings in force."),
+        "check": Entry("Pipelines", "check", "Check a pipeline file, and show the settings in force; for a cluster, whether it would run there."),
         "render": Entry("Pipelines", "render", "Print the manifests of a pipeline; no cluster is asked."),
         "schema": Entry("Pipelines", "check", "Print the JSON Schema of a pipeline file."),
         "search": Entry("Steps", "steps", "Look for models or data sets on hubs."),
@@ -47,8 +47,11 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "logs": Entry("Runs", "runs", "Print the logs of a run."),
         "wait": Entry("Runs", "runs", "Wait until runs have ended, and exit like the first that failed."),
         "cancel": Entry("Runs", "runs", "Stop a run; its steps keep what they have done."),
+        "explain": Entry("Runs", "explain", "Say why a run waits or failed, and what to do."),
         "report": Entry("Runs", "report", "Write a run as one offline HTML page."),
+        "schedule": Entry("Shared", "schedule", "Run a pipeline again and again on a cluster, by the clock."),
         "yard": Entry("Shared", "yard", "Look after the yard: artifacts, names, pins, space."),
+        "gpus": Entry("Shared", "gpus", "List the accelerators of a cluster: how many, in use, free, and of no use now with the reason."),
         "hub": Entry("Shared", "hub", "Serve models and data sets to the hubs' own clients."),
     }
 )

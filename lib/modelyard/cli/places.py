@@ -226,7 +226,7 @@ class FoundThere:
 
         if self.status().state is RunState.RUNNING:
             self.session.out.note(f"ending {self.id}")
-            runs.cancel(self.cluster, self.id)
+        runs.cancel(self.cluster, self.id)
         if purge:
             runs.purge(self.cluster, self.id)
 

@@ -80,14 +80,14 @@ def command(
                 return 0
             return function(session, **arguments)
 
-        made = click.command(name, cls=_Remembering if inside else cls, epilog=epilog(examples), help=help or function.__doc__)(call)
+        made = click.command(name, cls=Remembering if inside else cls, epilog=epilog(examples), help=help or function.__doc__)(call)
         made.params += [*options, *_common()]
         return made
 
     return decorate
 
 
-class _Remembering(click.Command):
+class Remembering(click.Command):
     """Keeps the words that it was called with, for a second call elsewhere."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

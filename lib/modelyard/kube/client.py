@@ -47,17 +47,20 @@ _RESOURCES: Mapping[str, _Resource] = MappingProxyType(
     {
         "ConfigMap": _Resource("v1", "configmaps"),
         "CronJob": _Resource("batch/v1", "cronjobs"),
+        "EndpointSlice": _Resource("discovery.k8s.io/v1", "endpointslices"),
         "Event": _Resource("v1", "events"),
         "Job": _Resource("batch/v1", "jobs"),
         "LimitRange": _Resource("v1", "limitranges"),
         "LocalQueue": _Resource("kueue.x-k8s.io/v1beta1", "localqueues"),
         "Namespace": _Resource("v1", "namespaces", namespaced=False),
         "Node": _Resource("v1", "nodes", namespaced=False),
+        "PersistentVolume": _Resource("v1", "persistentvolumes", namespaced=False),
         "PersistentVolumeClaim": _Resource("v1", "persistentvolumeclaims"),
         "Pod": _Resource("v1", "pods"),
         "PriorityClass": _Resource("scheduling.k8s.io/v1", "priorityclasses", namespaced=False),
         "ResourceQuota": _Resource("v1", "resourcequotas"),
         "Secret": _Resource("v1", "secrets"),
+        "Service": _Resource("v1", "services"),
         "ServiceAccount": _Resource("v1", "serviceaccounts"),
         "StorageClass": _Resource("storage.k8s.io/v1", "storageclasses", namespaced=False),
         "Workload": _Resource("kueue.x-k8s.io/v1beta1", "workloads"),
@@ -122,18 +125,29 @@ class Client:
                 return [{"apiVersion": _RESOURCES[kind].version, "kind": kind, **item} for item in found]
             query["continue"] = more
 
-    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False, account: str = "") -> bool:
         """Whether who asks may do that in the namespace, by a SelfSubjectAccessReview: `may("get", "Pod", "log")`.
 
-        name: to the object of that name alone. everywhere: in all namespaces.
+        name: to the object of that name alone. everywhere: in all namespaces. account: whether that service account of the namespace may; raises
+        NoPermission where who asks may not ask for others.
         """
         resource = _RESOURCES[kind]
         asked = {"verb": verb, "group": resource.group, "resource": resource.plural, "subresource": subresource, "name": name}
         asked |= {"namespace": self.namespace} if resource.namespaced and not everywhere else {}
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
-        call = Call("create selfsubjectaccessreviews.authorization.k8s.io")
-        reply = self._http.ask(call, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body, form="application/json")
+        body: dict[str, Any] = {"apiVersion": "authorization.k8s.io/v1", "spec": {"resourceAttributes": asked}}
+        if account:
+            groups = ["system:serviceaccounts", f"system:serviceaccounts:{self.namespace}", "system:authenticated"]
+            body["spec"] |= {"user": f"system:serviceaccount:{self.namespace}:{account}", "groups": groups}
+        within = f"/namespaces/{quote(self.namespace, safe='')}" if account else ""
+        review = "LocalSubjectAccessReview" if account else "SelfSubjectAccessReview"
+        body |= {"kind": review, "metadata": {"namespace": self.namespace} if account else {}}
+        path = f"/apis/authorization.k8s.io/v1{within}/{review.lower()}s"
+        reply = self._http.ask(Call(f"create {review.lower()}s.authorization.k8s.io"), "POST", path, body=body)
         return bool(reply.body["status"].get("allowed"))
+
+    def version(self) -> str:
+        """Of the API server, such as `v1.34.4`."""
+        return str(self._http.ask(Call("get /version"), "GET", "/version").body.get("gitVersion", ""))
 
     def create(self, manifest: Manifest) -> Manifest | None:
         """The object as it was created, by strict field validation; None when there is one of that name."""
@@ -166,16 +180,17 @@ class Client:
         reply = self._ask("delete", kind, name, body=options, expected={404, 409} if uid else {404})
         return reply.status not in (404, 409)
 
-    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Iterator[bytes]:
+    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None, container: str = "") -> Iterator[bytes]:
         """Lines of a pod's container, without the line's end, each with the kubelet's RFC 3339 time and a space in front.
 
         since: that time, to begin with (lines of that second come again). follow: until the container ends or the connection breaks: either
-        ends the iterator. Nothing, when the container has not begun or is gone. What came of a line whose end never came is left out where the
-        connection broke.
+        ends the iterator. container: which one, where a pod has several. Nothing, when the container has not begun or is gone. What came of a line
+        whose end never came is left out where the connection broke.
         """
         query = {"timestamps": "true"} | ({"follow": "true"} if follow else {})
         query |= {} if since is None else {"sinceTime": since}
         query |= {} if tail is None else {"tailLines": str(tail)}
+        query |= {"container": container} if container else {}
         # 400: the container waits to start; 404: the pod is gone.
         pieces = self._http.stream(Call(self._doing("get", "Pod", "/log"), {400, 404}), f"{self._path('Pod', pod)}/log", query)
         yield from _lines(pieces)

@@ -15,22 +15,25 @@ Manifest = dict[str, Any]
 Kind = Literal[
     "ConfigMap",
     "CronJob",
+    "EndpointSlice",
     "Event",
     "Job",
     "LimitRange",
     "LocalQueue",
     "Namespace",
     "Node",
+    "PersistentVolume",
     "PersistentVolumeClaim",
     "Pod",
     "PriorityClass",
     "ResourceQuota",
     "Secret",
+    "Service",
     "ServiceAccount",
     "StorageClass",
     "Workload",
 ]
-"""What is asked for. Namespace, Node, PriorityClass and StorageClass belong to the cluster; LocalQueue and Workload are Kueue's."""
+"""What is asked for. Namespace, Node, PersistentVolume, PriorityClass and StorageClass belong to the cluster; LocalQueue and Workload are Kueue's."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Cluster(Protocol):
         An API server that does not know the kind (Kueue's, where there is no Kueue) has none of it.
         """
 
-    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False, account: str = "") -> bool:
         """Whether who asks may do that in the namespace, by a SelfSubjectAccessReview: `may("get", "Pod", "log")`.
 
-        name: to the object of that name alone. everywhere: in all namespaces.
+        name: to the object of that name alone. everywhere: in all namespaces. account: whether that service account of the namespace may; raises
+        NoPermission where who asks may not ask for others.
         """
+
+    def version(self) -> str:
+        """Of the API server, such as `v1.34.4`."""
 
     def create(self, manifest: Manifest) -> Manifest | None:
         """The object as it was created, by strict field validation; None when there is one of that name."""
@@ -86,11 +93,11 @@ class Cluster(Protocol):
         grace: seconds, of a pod. wait_for_pods: the object stays, being deleted, until what it owns is gone (foreground).
         """
 
-    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Iterator[bytes]:
+    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None, container: str = "") -> Iterator[bytes]:
         """Lines of a pod's container, without the line's end, each with the kubelet's RFC 3339 time and a space in front.
 
         since: that time, to begin with (lines of that second come again). follow: until the container ends or the connection breaks: either
-        ends the iterator. Nothing, when the container has not begun or is gone.
+        ends the iterator. container: which one, where a pod has several. Nothing, when the container has not begun or is gone.
         """
 
     def execute(self, pod: str, command: Sequence[str], *, stdin: BinaryIO | None = None, stdout: BinaryIO) -> tuple[int, bytes]:

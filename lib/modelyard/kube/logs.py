@@ -228,7 +228,7 @@ class _Reading:
 
     def _stream(self, pod: Pod, name: str, *, follow: bool) -> None:
         pod.broke()
-        for line in self._cluster.logs(name, follow=follow, since=pod.since):
+        for line in self._cluster.logs(name, follow=follow, since=pod.since, container="step"):
             if found := pod.feed(line):
                 self._queue.put(found)
             if self._stopped.is_set():

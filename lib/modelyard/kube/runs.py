@@ -86,12 +86,15 @@ def find(cluster: Cluster, run: str | None = None) -> str:
         return matching[0]
     if matching:
         raise NoInput(f"{run!r} begins the names of {len(matching)} runs", where=where, why=", ".join(matching[:5]), remedy="write more of the name")
+    if run and (job := cluster.get("Job", run)) and (job["metadata"].get("labels") or {}).get(names.ROLE) == "driver":
+        return names.run_of(job)  # named by its driver's Job
     raise NoInput(f"there is no run {run!r}", where=where, remedy=suggest(run or "", found))
 
 
 def look(cluster: Cluster, run: str) -> Seen:
     """One run. Raises NoInput."""
     job = driver_job(cluster, run)  # before the mirror: a driver that has ended has said its last word
+    run = names.run_of(job) if job else run  # a Job that a chart or a schedule made was named before its run
     mirror = cluster.get("ConfigMap", names.status_name(run))
     if job is None and mirror is None:
         raise NoInput(f"there is no run {run!r}", where=f"namespace {cluster.namespace}", remedy="modelyard ls --on kubernetes")
@@ -99,7 +102,7 @@ def look(cluster: Cluster, run: str) -> Seen:
     unclear = job is not None and (not said or ends.finished(job) is not None)
     pods = cluster.list("Pod", {names.JOB: job["metadata"]["name"]}) if unclear and job else []
     words = events(cluster, job["metadata"]["name"]) if unclear and not pods and job and not ends.finished(job) else []
-    return _seen(run, job, mirror, pods, config=None if said or job is None else cluster.get("ConfigMap", _config_of(job)), words=words)
+    return _seen(run, job, mirror, pods, config=None if said or job is None else cluster.get("ConfigMap", config_of(job["spec"]) or run), words=words)
 
 
 def driver_job(cluster: Cluster, run: str) -> Manifest | None:
@@ -159,10 +162,15 @@ def follow(
 
 
 def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> RunStatus:
-    """End a run: its driver is asked; one that does not obey, or has not begun, is deleted, and its steps' Jobs with it. Raises NoInput."""
+    """End a run: its driver is asked; one that does not obey, or has not begun, is deleted, and its steps' Jobs with it. Raises NoInput.
+
+    Of a run that has ended, as one whose driver crashed, the steps that go on all the same are ended.
+    """
     seen = look(cluster, run)
     if seen.status.state is not RunState.RUNNING:
+        _end_steps(cluster, run, driver_job(cluster, run), live=True)
         return seen.status
+    run = seen.status.run
     asked = cluster.patch("ConfigMap", names.status_name(run), {"data": {"cancel": "1"}})
     until = clock() + OBEY
     while asked is not None and clock() < until:
@@ -183,9 +191,10 @@ def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monoton
 
 def purge(cluster: Cluster, run: str) -> None:
     """Remove what the cluster keeps of a run that has ended: its driver's Job, those of its steps, and its ConfigMaps."""
-    if job := driver_job(cluster, run):
+    job = driver_job(cluster, run)
+    if job:
         cluster.delete("Job", job["metadata"]["name"])
-    _end_steps(cluster, run)
+    _end_steps(cluster, run, job)
     for name in (run, names.status_name(run)):
         cluster.delete("ConfigMap", name)
 
@@ -198,21 +207,30 @@ def events(cluster: Cluster, job: str) -> Sequence[Manifest]:
         return [{"type": "Warning", "reason": "the Job has no pod yet, and events may not be read", "message": failure.what}]
 
 
+def config_of(spec: Manifest) -> str:
+    """The ConfigMap that tells the drivers of a Job's spec what to run; empty where it names none."""
+    volumes = spec.get("template", {}).get("spec", {}).get("volumes") or []
+    return next((str(volume["configMap"]["name"]) for volume in volumes if volume["name"] == "run" and "configMap" in volume), "")
+
+
 def _end(cluster: Cluster, run: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
     """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps. A silent node's pod never goes."""
-    if job := driver_job(cluster, run):
-        name = job["metadata"]["name"]
+    driver = driver_job(cluster, run)
+    if driver:
+        name = driver["metadata"]["name"]
         cluster.delete("Job", name, wait_for_pods=True)
         until = clock() + OBEY
         while cluster.get("Job", name) is not None and clock() < until:
             sleep(LOOK)
-    _end_steps(cluster, run)
+    _end_steps(cluster, run, driver)
 
 
-def _end_steps(cluster: Cluster, run: str) -> None:
-    """Delete the Jobs of a run's steps, except those that another run has found and needs."""
+def _end_steps(cluster: Cluster, run: str, driver: Manifest | None, *, live: bool = False) -> None:
+    """Delete the Jobs of a run's steps, except those that another run has found and needs. live: those alone that have not ended."""
+    own = {run, driver["metadata"]["name"]} if driver else {run}
     for job in cluster.list("Job", {names.RUN: run, names.ROLE: "step"}):
-        if all(owner["name"] == run for owner in job["metadata"].get("ownerReferences") or []):
+        owners = {owner["name"] for owner in job["metadata"].get("ownerReferences") or []}
+        if owners <= own and not (live and ends.finished(job)):
             cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
 
 
@@ -283,9 +301,3 @@ def _run_of(mirror: Manifest) -> str:
 def _of(pods: Sequence[Manifest], job: Manifest | None) -> list[Manifest]:
     name = job["metadata"]["name"] if job else ""
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(names.JOB) == name]
-
-
-def _config_of(job: Manifest) -> str:
-    """The ConfigMap that tells a driver's Job what to run."""
-    volumes = job["spec"].get("template", {}).get("spec", {}).get("volumes") or []
-    return next((str(volume["configMap"]["name"]) for volume in volumes if volume["name"] == "run"), job["metadata"]["name"])

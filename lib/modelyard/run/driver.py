@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from modelyard import document
-from modelyard.errors import Bug, Crashed, Failure, NoInput, Unavailable, Yielded
+from modelyard.errors import Bug, Crashed, Failure, NoInput, Unavailable, Usage, Yielded
 from modelyard.kube import names, render
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.place import Place
@@ -98,19 +100,18 @@ def main(argv: list[str], cluster: Cluster | None = None) -> int:
 
 
 def _drive(file: Path, root: Path, cluster: Cluster, signals: Signals) -> RunStatus:
-    told = json.loads(file.read_bytes())
-    place = Place.model_validate(told["place"])
+    told = _read(file)
     pipeline = from_document(document.read(file.with_name(render.PIPELINE_FILE), render.PIPELINE_FILE))
-    asked = told["settings"]
-    settings = Settings(root, asked["hubs"], asked["jobs"], frozenset(asked["force"]))
+    place, asked = told.place, told.settings.model_dump(mode="json")
+    settings = Settings(root, told.settings.hubs, told.settings.jobs, frozenset(told.settings.force))
     settings.check(pipeline)
     render.check(pipeline, asked, place)  # who submits has looked; who installs a chart or a schedule by other means has not
     yard = Yard.open(root)
-    own = os.environ.get(render.OWN_JOB) or told["run"]
+    own = os.environ.get(render.OWN_JOB) or told.run
     owner = _patiently(lambda: cluster.get("Job", own), signals)
     asked = {**asked, "driver": owner["metadata"]["uid"] if owner else ""}
-    if told["run"]:
-        run, ours = take(yard, told["run"], pipeline, asked)
+    if told.run:
+        run, ours = take(yard, told.run, pipeline, asked)
     else:
         run, ours = named(yard, pipeline, asked, place, owner)
         _patiently(lambda: cluster.patch("Job", own, {"metadata": {"labels": {names.RUN: run.id}}}), signals)
@@ -125,6 +126,32 @@ def _drive(file: Path, root: Path, cluster: Cluster, signals: Signals) -> RunSta
         return status
     finally:
         view.close()
+
+
+class _Asked(BaseModel, extra="forbid"):
+    hubs: dict[str, str]
+    jobs: int = Field(ge=1)
+    force: list[str]
+
+
+class _Told(BaseModel, extra="forbid"):
+    """run.json. Whoever renders it has made it so; what a hand has changed in it is told to that hand."""
+
+    run: str = Field(pattern=r"^[a-z0-9-]{0,63}$")
+    settings: _Asked
+    place: Place
+
+
+def _read(file: Path) -> _Told:
+    try:
+        return _Told.model_validate_json(file.read_bytes(), strict=False)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False, include_input=False)[0]
+        where = ": ".join(filter(None, [file.name, ".".join(map(str, first["loc"]))]))
+        remedy = "have it written by this version: modelyard render FILE"
+        raise Usage("what the driver is to do cannot be read", where=where, why=first["msg"], remedy=remedy) from errors
+    except OSError as error:
+        raise NoInput("there is no such file", where=str(file), why=error.strerror or "", remedy="have its ConfigMap mounted") from error
 
 
 def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Run, bool]:

@@ -17,6 +17,10 @@ from typing import Any
 from modelyard.errors import Crashed, Failure, Interrupted, NoAccelerator, NoInput, Unavailable, Yielded
 from modelyard.kube import ends, names, runs, waits
 from modelyard.kube.cluster import Cluster, Manifest
+from modelyard.kube.diagnose import diagnose
+from modelyard.kube.diagnosis import Diagnosis, Evidence
+from modelyard.kube.endings import ended, of_ending
+from modelyard.kube.facts import Facts, gather
 from modelyard.kube.place import Place
 from modelyard.kube.render import reference_to, step_job
 from modelyard.order import Order, Outcome
@@ -117,7 +121,9 @@ class Execution:
         self._uid = ""
         self._by = ""
         """The followed Job: its name, its uid, the run that made it."""
+        self._job: Manifest | None = None
         self._pods: Sequence[Manifest] = ()
+        self._held_up: Diagnosis | None = None
         self._stop = self._asked = False
         self._note = ""
         self._said: Sequence[Manifest] = ()
@@ -153,6 +159,17 @@ class Execution:
             self._answered = time.monotonic()
         return outcome and self._completed(outcome)
 
+    def diagnosis(self, outcome: Outcome) -> Diagnosis:
+        """Why it ended so: what held it up for too long, else what its Job and its pods say."""
+        if self._held_up:
+            limit = Evidence(object=f"Job {self._name}", field=f"steps.{self.order.step}.resources.pending_limit", value=outcome.what)
+            update = {"what": f"{outcome.what}: {self._held_up.what}", "evidence": (*self._held_up.evidence, limit), "exit_code": outcome.exit_code}
+            return self._held_up.model_copy(update=update)
+        run, step = self.of.run.id, self.order.step
+        if self._job is None or not ends.finished(self._job):
+            return of_ending(outcome, run, step, job=self._job, namespace=self.of.cluster.namespace)
+        return ended(Facts(self.of.cluster.namespace, run, step), self._job, self._pods, outcome)
+
     def progress(self) -> Progress | None:
         """How far it is: from the yard, else from the last lines of its log."""
         if self.of.shares_yard:
@@ -162,7 +179,7 @@ class Execution:
         if pod and waits.working([pod]) and now >= self._next_log:
             self._next_log = now + LOGS_EVERY
             try:
-                self._progress = _last_progress(list(self.of.cluster.logs(pod["metadata"]["name"], tail=20))) or self._progress
+                self._progress = _last_progress(list(self.of.cluster.logs(pod["metadata"]["name"], tail=20, container="step"))) or self._progress
             except Failure:
                 return self._progress  # what was known: a log that cannot be read, or may not be, ends nothing
         return self._progress
@@ -252,7 +269,7 @@ class Execution:
             if job is None or job["metadata"]["uid"] != self._uid:
                 return None, ()
             pods = self.of.cluster.list("Pod", {names.JOB: self._name})
-        self._pods = pods or self._pods
+        self._job, self._pods = job, pods or self._pods
         return job, pods
 
     def _ended(self, outcome: Outcome) -> Outcome | None:
@@ -277,13 +294,23 @@ class Execution:
         limit = self.order.resources.pending_limit or (MOVE_LIMIT if self._refused else None)
         if limit is None or now - self._idle_since < limit:
             return None
+        if not self._refused:
+            self._held_up = self._explained()
         if not self._foreign:
             self.of.cluster.delete("Job", self._name, uid=self._uid)
         if self._refused:
             return self._refused.model_copy(update={"why": f"{self._evidence()}; and no other node took it ({self._note})"})
         what = f"the step found no place within {format_seconds(limit)}"
-        remedy = "ask for less, wait until there is room and run it again, or raise pending_limit"
+        remedy = self._held_up.remedy if self._held_up else "wait until there is room and run it again, or raise pending_limit"
         return Outcome.of(Unavailable(what, where=f"Job {self._name}", why=self._note, remedy=remedy), 0.0)
+
+    def _explained(self) -> Diagnosis | None:
+        """Why it finds no place, while its Job is still there to be looked at; None where the cluster does not let it be known."""
+        try:
+            return diagnose(gather(self.of.cluster, self.of.run.id, self.order.step))
+        except Failure as failure:
+            self._note = "; ".join(filter(None, [self._note, f"why cannot be looked at: {failure.what}"]))
+            return None
 
     def _evidence(self) -> str:
         return "; ".join(f"{node}: {why}" for node, why in self._avoid.items())
@@ -309,11 +336,12 @@ class Execution:
 
     def _needed_by(self, job: Manifest) -> str:
         """Another run that goes on and needs the Job too: the one that made it, or one that found it. Empty where there is none."""
-        owners = [str(owner["name"]) for owner in job["metadata"].get("ownerReferences") or []]
-        for run in dict.fromkeys([self._by, *owners]):
+        own = self.of.owner["metadata"]["uid"] if self.of.owner else ""
+        others = [str(owner["name"]) for owner in job["metadata"].get("ownerReferences") or [] if owner["uid"] != own]
+        for run in dict.fromkeys([self._by, *others]):
             with suppress(NoInput):
-                if run != self.of.run.id and runs.look(self.of.cluster, run).status.state is RunState.RUNNING:
-                    return run
+                if run != self.of.run.id and (found := runs.look(self.of.cluster, run).status).state is RunState.RUNNING:
+                    return found.run
         return ""
 
     def _events(self, job: Manifest, pods: Sequence[Manifest]) -> Sequence[Manifest]:

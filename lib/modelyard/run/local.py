@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from modelyard.errors import Crashed, from_exit, signal_name
+from modelyard.kube.diagnosis import Diagnosis
+from modelyard.kube.endings import of_ending
 from modelyard.order import Order, Outcome
 from modelyard.yard.runs import Attempt, Progress, Run
 
@@ -59,6 +61,10 @@ class Process:
         what = f"the step ended with {signal_name(code)} and left no outcome"
         failure = (from_exit(code) or Crashed)(what, why=self.of.last_words(), remedy=f"see {self.of.path}")
         return Outcome.of(failure, self.of.seconds(), self.key)
+
+    def diagnosis(self, outcome: Outcome) -> Diagnosis:
+        """As it says itself."""
+        return of_ending(outcome, self.of.run.id, self.of.step)
 
     def progress(self) -> Progress | None:
         """As the frame wrote it last."""

@@ -3,6 +3,7 @@
     status.json     RunStatus
     progress.json   step -> Progress, of the steps that run
     jobs.json       step -> the name of its Job
+    diagnoses.json  step -> Diagnosis, of the steps that failed
     results.json    `metrics` of evaluations and `results` of steps that make no artifact
     cancel          written by somebody who wants the run to end
 
@@ -20,6 +21,8 @@ from typing import Any
 from modelyard.errors import Failure, Unavailable
 from modelyard.kube import names
 from modelyard.kube.cluster import Cluster, Manifest
+from modelyard.kube.diagnosis import Diagnosis
+from modelyard.kube.facts import DIAGNOSES
 from modelyard.run import results
 from modelyard.run.view import View
 from modelyard.yard import Yard
@@ -50,6 +53,7 @@ class Mirror(View):
         self._jobs = jobs
         self._status = run.status()
         self._progress: dict[str, Progress] = {}
+        self._diagnoses: dict[str, Any] = {}
         self._kept: dict[str, Any] = {"metrics": {}, "results": {}}
         self._kept_of: set[tuple[str, str]] = set()
         """Steps that had ended, and how, when results were last read."""
@@ -79,6 +83,12 @@ class Mirror(View):
         with self._lock:
             self._progress[step] = progress
         self._inner.progress(step, progress)
+
+    def diagnosed(self, step: str, diagnosis: Diagnosis) -> None:
+        """Keep it for the next patch."""
+        with self._lock:
+            self._diagnoses[step] = diagnosis.model_dump(mode="json")
+        self._inner.diagnosed(step, diagnosis)
 
     def note(self, text: str) -> None:
         """Hand it on."""
@@ -117,7 +127,10 @@ class Mirror(View):
         name = names.status_name(self._run.id)
         if self._written is None:
             found = self._cluster.get("ConfigMap", name)
-            self._jobs_before = json.loads((found or {}).get("data", {}).get("jobs.json", "{}"))
+            before = (found or {}).get("data", {})
+            self._jobs_before = json.loads(before.get("jobs.json", "{}"))
+            with self._lock:
+                self._diagnoses = {**json.loads(before.get(DIAGNOSES, "{}")), **self._diagnoses}
         data = self._data()
         if data == self._written:
             found = self._cluster.get("ConfigMap", name)
@@ -136,6 +149,7 @@ class Mirror(View):
         """What the ConfigMap says; without results where it would be too large, and it says so."""
         with self._lock:
             status = self._status
+            diagnoses = {step: found for step, found in self._diagnoses.items() if status.steps[step].state is StepState.FAILED}
             progress = {step: found.model_dump(mode="json") for step, found in self._progress.items()}
         kept = self._results(status)
         jobs = {**self._jobs_before, **self._jobs()}
@@ -146,6 +160,7 @@ class Mirror(View):
                 "status.json": status.model_copy(update={"notes": notes}).model_dump_json(),
                 "progress.json": json.dumps(progress),
                 "jobs.json": json.dumps(jobs),
+                **({DIAGNOSES: json.dumps(diagnoses, ensure_ascii=False)} if diagnoses else {}),
                 "results.json": json.dumps(kept, ensure_ascii=False),
             }
             if sum(len(text.encode()) for text in data.values()) <= LARGEST or not any(kept.values()):

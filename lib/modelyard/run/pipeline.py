@@ -19,6 +19,8 @@ from modelyard.errors import RETRIES, Bug, Failure, Interrupted, Rule, Yielded, 
 from modelyard.hubs import Listing
 from modelyard.hubs.resolving import remember, resolve_or_last
 from modelyard.hubs.selection import fetch_key, select
+from modelyard.kube.diagnosis import Diagnosis
+from modelyard.kube.endings import of_ending
 from modelyard.order import Ending, Order, Outcome
 from modelyard.run.settings import Settings
 from modelyard.run.view import View
@@ -44,6 +46,9 @@ class Execution(Protocol):
 
     def poll(self) -> Outcome | None:
         """How it ended, None while it goes on. A cheap look: the driver calls it many times a second."""
+
+    def diagnosis(self, outcome: Outcome) -> Diagnosis:
+        """Why it ended so. Asked once, when it has failed for good."""
 
     def progress(self) -> Progress | None:
         """How far it is, as far as it is known."""
@@ -160,7 +165,7 @@ class Driver:
             try:
                 resolved[name] = self._resolve_one(name, step)
             except Failure as failure:
-                self._set(name, StepState.FAILED, Outcome.of(failure, 0.0))
+                self._fail(name, Outcome.of(failure, 0.0))
                 return False
             self.run.write_spec({**self.run.spec(), "resolved": resolved})  # at once: the next driver resolves the others alone
         return True
@@ -205,7 +210,7 @@ class Driver:
                 try:
                     self._begin(name)
                 except Failure as failure:
-                    self._set(name, StepState.FAILED, Outcome.of(failure, 0.0))
+                    self._fail(name, Outcome.of(failure, 0.0))
                     return
 
     def _begin(self, name: str) -> None:
@@ -260,7 +265,7 @@ class Driver:
             self._set(name, StepState.WAITING, outcome, attempt=attempt)
             self.view.note(f"{name}: {outcome.category}: {outcome.what}; trying again")
         else:
-            self._set(name, StepState.FAILED, outcome, attempt=attempt)
+            self._fail(name, outcome, running.execution)
 
     def _show(self, name: str, execution: Execution) -> None:
         """Tell what is new about a step that goes on."""
@@ -314,6 +319,17 @@ class Driver:
             remember(self.yard, step.ref, step.trust, listing=self._listings[name], artifact=artifact, by=self.run.id)
         ending = ending or Ending(exit_code=0, category="ok", artifact=artifact, key=key, note=note)
         self._set(name, state, ending, kind=(step.makes() or "") if artifact else "", attempt=attempt)
+
+    def _fail(self, name: str, outcome: Outcome, execution: Execution | None = None) -> None:
+        """The step failed for good: why is kept before anybody hears that it did, since what tells it does not stay for long."""
+        attempt = execution.attempt if execution else 0
+        diagnosis = execution.diagnosis(outcome) if execution else of_ending(outcome, self.run.id, name)
+        try:
+            self.run.write_diagnosis(name, attempt, diagnosis)
+        except Failure as failure:  # a full volume, say, which is why the step failed
+            self.view.note(f"{name}: why it failed cannot be kept: {failure}")
+        self.view.diagnosed(name, diagnosis)
+        self._set(name, StepState.FAILED, outcome, attempt=attempt)
 
     def _set(self, name: str, state: StepState, ending: Ending, **update: Any) -> None:
         told = {field: getattr(ending, field) for field in Ending.model_fields}

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from modelyard import config
 from modelyard.errors import Failure, NoInput, from_exit
+from modelyard.kube.diagnosis import Diagnosis
+from modelyard.run.explain import kept_here
 from modelyard.run.results import metrics_of
 from modelyard.run.settings import Settings
 from modelyard.run.start import attach, start_detached
@@ -22,15 +24,15 @@ from modelyard.yard.runs import Run, RunStatus, StepState
 class StepFailed(Exception):
     """A run ended without all of its steps.
 
-    step: the one that failed, or nothing when the run was stopped. category: the class in the table of failures. remedy: what to do next.
+    step: the one that failed, or nothing when the run was stopped. category: why, as `modelyard explain` names it. remedy: what to do next.
     """
 
-    def __init__(self, step: str, failure: Failure) -> None:
+    def __init__(self, step: str, failure: Failure, diagnosis: Diagnosis | None = None) -> None:
         super().__init__(f"{step}: {failure}" if step else str(failure))
         self.step = step
         self.failure = failure
-        self.category = failure.category
-        self.remedy = failure.remedy
+        self.category = diagnosis.category if diagnosis else failure.category
+        self.remedy = diagnosis.remedy if diagnosis else failure.remedy
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Here:
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Until its driver has ended it, or is gone."""
-        return ended_well(attach(self._run, View(), timeout))
+        status = attach(self._run, View(), timeout)
+        return ended_well(status, kept_here(self._run, status))
 
     def cancel(self) -> None:
         """By a file in the run's folder."""
@@ -131,11 +134,11 @@ def submit(
     return begin(pipeline, settings, in_force)
 
 
-def ended_well(status: RunStatus) -> RunStatus:
-    """The status, if it is a good one. Raises StepFailed."""
+def ended_well(status: RunStatus, kept: Mapping[str, Diagnosis]) -> RunStatus:
+    """The status, if it is a good one. kept: why steps failed, as far as that was found out. Raises StepFailed."""
     for name, step in status.steps.items():
         if step.state is StepState.FAILED and (failure := step.failure()):
-            raise StepFailed(name, failure)
+            raise StepFailed(name, failure, kept.get(name))
     if kind := from_exit(status.exit_code or 0):
         remedy = "submit it again: what is finished is reused"
         raise StepFailed("", kind(f"the run was {status.state.value}", why="; ".join(status.notes), remedy=remedy))

@@ -9,6 +9,7 @@ from modelyard.kube import runs
 from modelyard.kube.client import connect
 from modelyard.kube.cluster import Cluster
 from modelyard.run import remote
+from modelyard.run.explain import kept_there
 from modelyard.run.settings import Settings, place_of
 from modelyard.run.submit import Result, ended_well, made_by
 from modelyard.run.view import View
@@ -36,7 +37,8 @@ class There:
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Until its driver's Job has ended."""
-        return ended_well(runs.follow(self.cluster, self.id, View(), timeout=timeout))
+        status = runs.follow(self.cluster, self.id, View(), timeout=timeout)
+        return ended_well(status, kept_there(self.cluster, self.id) if status.exit_code else {})
 
     def cancel(self) -> None:
         """The driver first, then its steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelyard.kube.diagnosis import Diagnosis
 from modelyard.yard.runs import Progress, RunStatus
 
 
@@ -16,6 +17,9 @@ class View:
 
     def progress(self, step: str, progress: Progress) -> None:
         """A running step came further."""
+
+    def diagnosed(self, step: str, diagnosis: Diagnosis) -> None:
+        """It is known why a step failed."""
 
     def note(self, text: str) -> None:
         """Something that a person should know now."""

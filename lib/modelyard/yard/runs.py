@@ -1,7 +1,7 @@
 """Runs: what was asked, what is happening, and what came of it, as files that a driver and its steps write and anybody may read.
 
     runs/<run-id>/spec.json, status.json, heartbeat, cancel
-    runs/<run-id>/steps/<step>/<attempt>/{order,resolved,progress,outcome}.json, log.jsonl, samples.jsonl, stderr.txt
+    runs/<run-id>/steps/<step>/<attempt>/{order,resolved,progress,outcome,diagnosis}.json, log.jsonl, samples.jsonl, stderr.txt
 
 A run belongs to the driver that made its folder; that rename is the only election. Whether the driver lives is seen from its heartbeat alone:
 a counter that stands still for as long as the observer waits, on the observer's own clock. A run whose driver does not see this yard has no
@@ -19,6 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from modelyard.document import Document
 from modelyard.errors import Corrupt, NoInput, Usage, Yielded, suggest
 from modelyard.order import Ending, Order, Outcome
@@ -34,6 +36,7 @@ LIVE_WINDOW = 10.0
 DEAD_AFTER = 86400.0
 """Seconds without a heartbeat, on the volume's clock, after which gc takes a run for dead. Generous: there is no hurry."""
 
+_DIAGNOSIS = "diagnosis.json"
 _RUN_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 
@@ -257,6 +260,14 @@ class Run:
         while not files.new_folder(self._target("steps", step, str(number))):
             number += 1  # somebody who counts at the same time was faster
         return self.attempt(step, number)
+
+    def write_diagnosis(self, step: str, attempt: int, diagnosis: BaseModel) -> None:
+        """Keep why a step failed: with its attempt, or where there was none (0), with the step."""
+        records.store(self._target("steps", step, *([str(attempt)] if attempt else []), _DIAGNOSIS), diagnosis)
+
+    def diagnosis(self, step: str, attempt: int, model: type[records.AnyRecord]) -> records.AnyRecord | None:
+        """Why a step failed; None where nobody kept it."""
+        return records.load(self.path.joinpath("steps", step, *([str(attempt)] if attempt else []), _DIAGNOSIS), model)
 
     def _driven(self) -> bool:
         """Whether its driver keeps its status here."""

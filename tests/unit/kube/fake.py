@@ -25,6 +25,10 @@ class FakeCluster:
         self.down: Failure | None = None
         self.forbidden: set[tuple[str, Kind]] = set()
         """(verb, kind) that are not allowed."""
+        self.refused: dict[str, set[tuple[str, Kind]]] = {}
+        """Service account -> (verb, kind) that it is not allowed."""
+        self.reviews = True
+        """Whether who asks may ask what others may."""
         self.requests = 0
         self._count = itertools.count(1)
 
@@ -40,9 +44,15 @@ class FakeCluster:
         found = [one for one in found if (labels or {}).items() <= (one["metadata"].get("labels") or {}).items()]
         return [copy.deepcopy(one) for one in found if all(_field(one, path) == value for path, value in (fields or {}).items())]
 
-    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False) -> bool:
+    def may(self, verb: str, kind: Kind, subresource: str = "", *, name: str = "", everywhere: bool = False, account: str = "") -> bool:
         self._answers()
-        return (verb, kind) not in self.forbidden
+        if account and not self.reviews:
+            raise NoPermission("may not create localsubjectaccessreviews")
+        return (verb, kind) not in (self.refused.get(account, set()) if account else self.forbidden)
+
+    def version(self) -> str:
+        self._answers()
+        return "v1.34.4"
 
     def create(self, manifest: Manifest) -> Manifest | None:
         self._answers(("create", manifest["kind"]))
@@ -81,9 +91,10 @@ class FakeCluster:
         self._collect()
         return True
 
-    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Iterator[bytes]:
+    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None, container: str = "") -> Iterator[bytes]:
         self._answers()
         self.asked.append((pod, since))
+        self.container = container
         streams = self.streams.get(pod, [[]])
         lines = streams.pop(0) if len(streams) > 1 else streams[0]
         from_there = [line for line in lines if since is None or line.split(b" ")[0][:19] >= since.encode()[:19]]

@@ -82,7 +82,7 @@ class Pods:
     def patch(self, kind: Kind, name: str, patch: Manifest) -> Manifest | None:
         raise AssertionError
 
-    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Any:
+    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None, container: str = "") -> Any:
         raise AssertionError
 
     def sleep(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import Corrupt, Deadline, NoInput, NoPermission, TimedOut, Unavailable
+from modelyard.errors import Bug, Corrupt, Deadline, NoInput, NoPermission, TimedOut, Unavailable
 from modelyard.kube import names, runs
 from modelyard.kube.cluster import Kind
 from modelyard.order import Outcome, termination_message
@@ -333,3 +333,15 @@ def test_a_run_whose_job_has_another_name_is_found_by_the_label_that_its_driver_
     assert runs.find(cluster) == RUN
     runs.purge(cluster, RUN)
     assert ("Job", "nightly-1") not in cluster.objects
+
+
+def test_what_a_crashed_drivers_run_left_at_work_is_ended(cluster: FakeCluster, clock: Clock) -> None:
+    submit(cluster)
+    mirror(cluster)
+    step_job(cluster, "p-look-abc")
+    step_job(cluster, "p-done-abc")
+    cluster.objects["Job", "p-done-abc"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    driver_ends(cluster, Outcome.of(Bug("it fell over"), 1.0))
+    assert runs.cancel(cluster, RUN, clock=clock, sleep=clock.sleep).state is RunState.FAILED
+    assert cluster.get("Job", "p-look-abc") is None
+    assert cluster.get("Job", "p-done-abc"), "what has ended can still be looked at"

@@ -61,9 +61,9 @@ class Standin(FakeCluster):
             self.objects[kind, name]["metadata"].setdefault("finalizers", []).append("a pod that takes its time")
         return super().delete(kind, name, uid=uid, grace=grace, wait_for_pods=wait_for_pods)
 
-    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None) -> Iterator[bytes]:
+    def logs(self, pod: str, *, follow: bool = False, since: str | None = None, tail: int | None = None, container: str = "") -> Iterator[bytes]:
         self.calls.append(("logs", "Pod"))
-        return super().logs(pod, follow=follow, since=since, tail=tail)
+        return super().logs(pod, follow=follow, since=since, tail=tail, container=container)
 
     # --- the controllers
 

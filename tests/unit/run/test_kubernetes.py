@@ -484,6 +484,17 @@ def test_stopping_leaves_a_job_to_a_run_that_found_it(yard: Yard, cluster: Stand
     assert ("delete", "Job") not in cluster.calls
 
 
+def test_a_step_of_a_tick_is_its_own_although_its_drivers_job_has_another_name(jobs: Jobs, cluster: Standin, clock: Clock) -> None:
+    ticking = driver_job("nightly-29374")
+    ticking["metadata"]["labels"][names.RUN] = jobs.run.id
+    cluster.vanish("Job", "reviews-r1")
+    jobs.owner = cluster.create(ticking)
+    execution = jobs.begin(order())
+    execution.terminate()
+    assert wait(execution, clock) is None
+    assert cluster.objects["Job", name_of(order())]["metadata"]["deletionTimestamp"], "it is left to nobody"
+
+
 def test_an_owner_that_could_not_be_added_is_added_with_the_next_look(yard: Yard, cluster: Standin, clock: Clock, monkeypatch: Any) -> None:
     executor(yard, cluster, "reviews-r1").begin(order())
     second = executor(yard, cluster, "reviews-r2")
