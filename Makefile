@@ -13,7 +13,7 @@ LOCK   := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --generate
 # Tests share their cores with each other: one thread each, said to every library that would take all of them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup demo test test-all browser check bench images cluster-up cluster-down format lock schema clean
+.PHONY: help setup demo test test-all browser check bench images cluster-up cluster-down format lock docs clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -58,7 +58,8 @@ check: setup ## lint, format, types, arrows, docstrings, generated files, forbid
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python requirements/pin.py --check
-	$(BIN)/modelyard schema | diff -u docs/pipeline.schema.json - || { echo 'docs/pipeline.schema.json is stale: make schema' >&2; exit 1; }
+	$(BIN)/modelyard schema | diff -u docs/pipeline.schema.json - || { echo 'docs/pipeline.schema.json is stale: make docs' >&2; exit 1; }
+	$(BIN)/python docs/generate.py --check
 	@! git grep -nE --untracked '[/]work/|py[p]i\.org|python[h]osted|[/]root/' \
 	  || { echo 'the lines above name a machine or a registry host: take that out' >&2; exit 1; }
 
@@ -72,10 +73,11 @@ cluster-up: setup ## a real Kubernetes on this machine, two nodes with fake GPUs
 cluster-down: setup ## stop it, and leave nothing behind
 	$(BIN)/python -m tests.cluster.harness down
 
-bench: setup ## the command line against hf, submitting against TorchX and Hera, fetch against both SDKs, finetune against transformers.Trainer
+bench: setup ## the command line against hf, submitting against TorchX and Hera, explain against its calls by hand (KUBECONFIG), fetch against both SDKs, finetune against transformers.Trainer
 	$(BIN)/python -m compileall -q lib jobs   # as an installed package is, and its peer here
 	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/submit.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/explain.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/fetch.py
 	$(BIN)/python examples/demo_hub.py .demo/hub
 	$(ONE_THREAD) $(BIN)/python benchmarks/train.py
@@ -93,8 +95,9 @@ lock: setup ## solve the locks again (make lock UPGRADE=--upgrade: to the newest
 	echo 'torchx[kubernetes] hera' | tr ' ' '\n' | $(LOCK) $(UPGRADE) - -o requirements/peers.txt
 	$(BIN)/python requirements/pin.py
 
-schema: setup ## docs/pipeline.schema.json, from the settings of the steps
+docs: setup ## what of docs/ is made from the settings of the steps, the table of failures and the categories of explain
 	$(BIN)/modelyard schema > docs/pipeline.schema.json
+	$(BIN)/python docs/generate.py
 
 clean: ## everything that make made, the demo's yard too
 	rm -rf $(VENV) .bench .demo report dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -88,6 +88,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # PyYAML's own shape
 
 
+_COLLECTIONS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 _NUMBER = list("-+.0123456789")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
@@ -120,6 +121,8 @@ class _Reader:
         if self.count > MAX_VALUES or len(location) > MAX_DEPTH:
             raise self._wrong(node, "the file is too large once its aliases are written out", f"at most {MAX_VALUES} values and {MAX_DEPTH} levels")
         self.lines[location] = node.start_mark.line + 1
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            raise self._wrong(node, f"the tag {node.tag!r} is not allowed", "")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):

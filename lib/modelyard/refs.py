@@ -27,6 +27,7 @@ _KINDS: dict[str, RefKind] = {"models": "model", "datasets": "dataset"}
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PASSWORD = re.compile(r"[^/]*://[^/@]*:[^/@]*@")
 _STEP = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
 
@@ -89,6 +90,9 @@ def parse(text: str) -> Ref:
         if "\0" in text:
             raise Usage(f"{text!r} is no path", why="it holds a NUL", remedy="remove it")
         return PathRef(text)
+    if _PASSWORD.match(text):
+        remedy = "leave it out; a token goes into MODELSCOPE_API_TOKEN or HF_TOKEN"
+        raise Usage("a ref holds no name and password", why="what is written before '@' looks like one", remedy=remedy)
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise Usage(

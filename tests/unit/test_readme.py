@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import re
-import shlex
-from importlib import import_module
-from pathlib import Path
 
-import click
 import pytest
 
 from modelyard import config
-from modelyard.cli.lazy import COMMANDS
+from tests.unit.documents import ROOT, check_command, typed
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-TYPED = [
-    line.removeprefix("$ ").split("  #")[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("$ ")
-]
+TYPED = typed(README)
 
 
 @pytest.mark.parametrize("line", [line for line in TYPED if line.startswith("modelyard ")])
 def test_commands_parse(line: str) -> None:
-    words = shlex.split(re.split(r" [>|] ", line)[0])
-    entry = COMMANDS[words[1]]
-    command: click.Command = getattr(import_module(f"modelyard.cli.{entry.module}"), words[1])
-    arguments = words[2:]
-    if isinstance(command, click.Group):
-        command, arguments = command.commands[arguments[0]], arguments[1:]
-    with command.make_context("modelyard", arguments) as context:
-        assert context.args == []
+    check_command(line)
 
 
 def test_targets_are_there() -> None:

@@ -77,11 +77,11 @@ def step_job(
     except Usage as error:
         error.where = f"steps.{order.step}.{error.where}"
         raise
-    queue = resources.queue or place.queue
+    queue, where = (resources.queue, f"steps.{order.step}.resources.queue") if resources.queue else (place.queue, "queue")
     metadata: Manifest = {
         "name": name,
         "namespace": place.namespace,
-        "labels": labels | ({QUEUE: pods.label_value(queue, "queue")} if queue else {}),
+        "labels": labels | ({QUEUE: pods.label_value(queue, where)} if queue else {}),
         "annotations": {names.DIGEST: names.step_digest(order), **({PREVIEW: note} if note else {})},
     }
     if owner is not None:

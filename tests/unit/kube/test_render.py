@@ -390,7 +390,7 @@ def test_a_step_to_force_has_to_be_there() -> None:
     ("asked", "where"),
     [
         ({"overlay": {"spec": {"containers": []}, "kind": "Pod"}}, "steps.look.resources.overlay.kind"),
-        ({"queue": "a b"}, "queue"),
+        ({"queue": "a b"}, "steps.look.resources.queue"),
         ({"memory": "1Gi", "shm": "2Gi"}, "steps.look.resources.shm"),
         ({"overlay": {"metadata": {"annotations": {"long": "x" * 70_000}}}}, "steps.look"),
     ],
