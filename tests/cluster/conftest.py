@@ -8,6 +8,7 @@ of the three can be had the whole tier is skipped, and says in one line what is 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from functools import cache
@@ -18,6 +19,7 @@ import pytest
 
 from examples import demo_hub
 from tests.cluster import images
+from tests.cluster.chart import Helm
 from tests.cluster.harness import kind, local, packages
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.local import LocalCluster
@@ -76,6 +78,14 @@ def local_cluster(cluster: Cluster) -> LocalCluster:
     if not isinstance(cluster, LocalCluster):
         pytest.skip("needs the local cluster: it takes images from buildah, looks at the nodes' disks, or kills the API server")
     return cluster
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Helm, which renders without a cluster; its own, or built by the Go toolchain."""
+    if shutil.which("helm") is None and shutil.which("go") is None:
+        pytest.skip("THE TESTS OF THE CHART DID NOT RUN: they need helm, or a Go toolchain to build it with")
+    return Helm()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 
 from modelyard.cli import main
 from modelyard.cli.render import documents
-from modelyard.kube import names, overlay
+from modelyard.kube import overlay
 from modelyard.kube.client import Client, connect
 from modelyard.kube.cluster import Manifest
 from tests.cluster.harness.cluster import Cluster
@@ -19,7 +19,6 @@ from tests.cluster.harness.namespaces import own_namespace
 from tests.unit.kube import manifests
 
 GOLDENS = sorted(path for path in manifests.GOLDEN.glob("*.yaml") if path.stem != "overlays")
-ACCESS = manifests.ROOT / "examples" / "cluster" / "access.yaml"
 PRIORITY = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "low"}, "value": -1}
 
 
@@ -108,26 +107,6 @@ def test_the_command_tells_what_the_server_says(
     file.write_text(json.dumps({"name": "look", "steps": {"encoders": {"search": {}, "resources": {"overlay": {"spec": {"hostNetwork": True}}}}}}))
     assert main(asked) == 0
     assert "hostNetwork" in capsys.readouterr().err
-
-
-def test_a_driver_may_do_what_it_needs_and_no_more(cluster: Cluster, namespace: str) -> None:
-    cluster.kubectl("-n", namespace, "apply", "-f", str(ACCESS))
-    account = f"system:serviceaccount:{namespace}:{names.DRIVER_ACCOUNT}"
-
-    def may(verb: str, resource: str, subresource: str = "") -> bool:
-        group, _, plural = resource.rpartition("/")
-        wanted = {"namespace": namespace, "verb": verb, "group": group, "resource": plural, "subresource": subresource}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": account, "resourceAttributes": wanted}}
-        answer = json.loads(cluster.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
-        return bool(answer["status"]["allowed"])
-
-    needed = [("batch/jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")]
-    needed += [("pods", verb) for verb in ("get", "list", "watch")] + [("configmaps", verb) for verb in ("get", "create", "patch")]
-    needed += [("persistentvolumeclaims", "get"), ("events", "list")]
-    assert [(resource, verb) for resource, verb in needed if not may(verb, resource)] == []
-    assert not may("create", "pods", "exec")
-    denied = [("secrets", "get"), ("secrets", "list"), ("pods", "create"), ("pods", "delete"), ("configmaps", "delete"), ("batch/cronjobs", "create")]
-    assert [(resource, verb) for resource, verb in denied if may(verb, resource)] == []
 
 
 @pytest.mark.parametrize("case", manifests.OVERLAYS)

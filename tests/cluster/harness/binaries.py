@@ -17,6 +17,8 @@ from tests.cluster.harness.state import HarnessFailure, announce, cache, locked
 
 SOURCES = Path(__file__).resolve().parent.parent / "binaries"
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+PROGRAMS = {"helm": "helm.sh/helm/v3/cmd/helm", "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}
+"""What is built from a package that cannot be imported, so that the module here pins it and holds no program of its own."""
 
 
 def program(name: str) -> Path:
@@ -38,7 +40,8 @@ def _build(module: str, flags: list[str], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         built = Path(scratch) / folder.name
-        command = ["go", "build", "-C", str(SOURCES / module), "-mod=readonly", "-trimpath", *flags, "-o", str(built / module), "."]
+        target = ["-o", str(built / module), PROGRAMS.get(module, ".")]
+        command = ["go", "build", "-C", str(SOURCES / module), "-mod=readonly", "-trimpath", *flags, *target]
         done = subprocess.run(command, env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise HarnessFailure(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-3000:]}")
@@ -51,11 +54,22 @@ def _flags(module: str) -> list[str]:
     values = ["-s", "-w"]
     if module == "kubernetes":
         # The version that the API server reports; without it, clients see v0.0.0.
-        version = next(line.split()[-1] for line in (SOURCES / "kubernetes/go.mod").read_text().splitlines() if "k8s.io/kubernetes v" in line)
+        version = _required("kubernetes", "k8s.io/kubernetes")
         major, minor, _ = version.removeprefix("v").split(".")
         settings = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
         values += [f"-X k8s.io/component-base/version.{name}={value}" for name, value in settings.items()]
+    if module == "helm":
+        # The Kubernetes that `helm template` and `helm lint` render for, where no cluster is asked; without it, 1.20.
+        major, minor, _ = _required("kubernetes", "k8s.io/kubernetes").removeprefix("v").split(".")
+        settings = {"k8sVersionMajor": major, "k8sVersionMinor": minor}
+        values += [f"-X helm.sh/helm/v3/pkg/{package}.{name}={value}" for package in ("chartutil", "lint/rules") for name, value in settings.items()]
+        values += [f"-X helm.sh/helm/v3/internal/version.version={_required('helm', 'helm.sh/helm/v3')}"]
     return ["-ldflags", " ".join(values)]
+
+
+def _required(module: str, path: str) -> str:
+    """The version of another module that a module here requires."""
+    return next(found[1] for line in (SOURCES / module / "go.mod").read_text().splitlines() if (found := line.split())[:1] == [path])
 
 
 def _digest(module: str, flags: list[str]) -> str:

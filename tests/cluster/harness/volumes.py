@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.harness.leftovers import mounts
 from tests.cluster.harness.local import LocalCluster
@@ -23,6 +24,15 @@ def make_volume(
     """Makes a volume and its claim, bound to each other; returns the folder on the host."""
     folder = _folder(cluster, namespace, claim, gid)
     _declare(cluster, folder, namespace, claim, size, access_modes)
+    return folder
+
+
+def make_unclaimed(
+    cluster: LocalCluster, namespace: str, claim: str, *, size: str = "10Gi", access_modes: tuple[str, ...] = ("ReadWriteMany",)
+) -> Path:
+    """Makes a volume that waits for a claim of that name without a storage class, which somebody else makes; returns the folder on the host."""
+    folder = _folder(cluster, namespace, claim, GROUP)
+    cluster.apply(_volume(folder, namespace, claim, size, access_modes))
     return folder
 
 
@@ -60,20 +70,8 @@ def _folder(cluster: LocalCluster, namespace: str, claim: str, gid: int) -> Path
 
 
 def _declare(cluster: LocalCluster, folder: Path, namespace: str, claim: str, size: str, access_modes: tuple[str, ...]) -> None:
-    name = f"{namespace}-{claim}"
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": name, "labels": {"modelyard-tests/namespace": namespace}},
-        "spec": {
-            "capacity": {"storage": size},
-            "accessModes": access_modes,
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "hostPath": {"path": str(folder), "type": "Directory"},
-            "claimRef": {"namespace": namespace, "name": claim},
-        },
-    }
+    volume = _volume(folder, namespace, claim, size, access_modes)
+    name = volume["metadata"]["name"]
     asked = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -85,3 +83,19 @@ def _declare(cluster: LocalCluster, folder: Path, namespace: str, claim: str, si
         f"claim {claim} is bound",
         lambda: cluster.get("persistentvolumeclaim", claim, namespace=namespace).get("status", {}).get("phase") == "Bound",
     )
+
+
+def _volume(folder: Path, namespace: str, claim: str, size: str, access_modes: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{namespace}-{claim}", "labels": {"modelyard-tests/namespace": namespace}},
+        "spec": {
+            "capacity": {"storage": size},
+            "accessModes": access_modes,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "hostPath": {"path": str(folder), "type": "Directory"},
+            "claimRef": {"namespace": namespace, "name": claim},
+        },
+    }
