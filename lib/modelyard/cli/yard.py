@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -17,7 +18,7 @@ from modelyard import refs
 from modelyard.cli import remote
 from modelyard.cli.options import duration
 from modelyard.cli.output import short, table
-from modelyard.cli.session import Session, command
+from modelyard.cli.session import Remembering, Session, command
 from modelyard.config import CLAIM
 from modelyard.errors import Corrupt, Failure, NoInput, Usage
 from modelyard.quantities import format_bytes
@@ -181,14 +182,22 @@ def verify(session: Session, artifacts: tuple[str, ...]) -> None:
         raise Corrupt(f"{len(broken)} of {len(items)} artifacts are not whole", where=str(opened.root), why=", ".join(broken[:5]), remedy=remedy)
 
 
-@command("gc", inside="write", examples=["modelyard yard gc --dry-run", "modelyard yard gc --older-than 7d"])
+@command("gc", cls=Remembering, examples=["modelyard yard gc --dry-run", "modelyard yard gc --older-than 7d"])
 @click.option("--older-than", type=duration, default="30d", help="Age from which a result is not young any more. [default: 30d]")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def gc(session: Session, older_than: int, dry_run: bool) -> None:
     """Remove what nothing reaches any more.
 
-    Kept is what a name, a pin, a live run or a young result reaches. The rest lies in the trash for a day before it is deleted.
+    Kept is what a name, a pin, a live run or a young result reaches. The rest lies in the trash for a day before it is deleted. On a cluster what it
+    tells of runs that ended so long ago goes too.
     """
+    if session.config.remote:
+        from modelyard.kube import runs
+
+        remote.delegate(session, write=True)
+        forgotten = runs.forget(remote.cluster(session), datetime.now(UTC) - timedelta(seconds=older_than), dry_run=dry_run)
+        session.out.note(f"statuses of runs that ended before that{' would go' if dry_run else ' are gone'}: {len(forgotten)}")
+        return
     done = session.yard(write=True).gc(older_than, dry_run=dry_run)
     counts = {key: len(value) if isinstance(value, list) else value for key, value in asdict(done).items()}
     text = [f"{name:<10}{format_bytes(count) if name == 'freed' else count}" for name, count in counts.items()]

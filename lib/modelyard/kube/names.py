@@ -11,8 +11,8 @@ from modelyard.spec import Pipeline, digest
 from modelyard.steps import STEPS, Reuse
 
 DOMAIN = "modelyard.dev"
-RUN, STEP, PIPELINE, ROLE, YARD = (f"{DOMAIN}/{word}" for word in ("run", "step", "pipeline", "role", "yard"))
-"""Labels. run: its id. role: `driver`, `step`, `reader`, `status`, `yard`. yard: the claim that a pod mounts."""
+RUN, STEP, PIPELINE, ROLE, YARD, SCHEDULE = (f"{DOMAIN}/{word}" for word in ("run", "step", "pipeline", "role", "yard", "schedule"))
+"""Labels. run: its id. role: `driver`, `step`, `reader`, `status`, `yard`. yard: the claim that a pod mounts. schedule: the CronJob's name."""
 DIGEST, ORDER, TICK = (f"{DOMAIN}/{word}" for word in ("digest", "order", "tick"))
 """Annotations. digest: of what an object's name holds ten digits of. order: a step's order, in its pod. tick: of a Job that a person triggered."""
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"

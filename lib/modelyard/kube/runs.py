@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -143,6 +144,7 @@ def follow(
             tell(f"{failure.what}; waiting for it, the run goes on")
         else:
             answered = clock()
+            run = seen.status.run  # its driver may have named it meanwhile
             told.difference_update([text for text in told if text.endswith("the run goes on")])
             if seen.status != shown:
                 shown = seen.status
@@ -167,20 +169,20 @@ def cancel(cluster: Cluster, run: str, clock: Callable[[], float] = time.monoton
     Of a run that has ended, as one whose driver crashed, the steps that go on all the same are ended.
     """
     seen = look(cluster, run)
+    run = seen.status.run
     if seen.status.state is not RunState.RUNNING:
         _end_steps(cluster, run, driver_job(cluster, run), live=True)
         return seen.status
-    run = seen.status.run
     asked = cluster.patch("ConfigMap", names.status_name(run), {"data": {"cancel": "1"}})
     until = clock() + OBEY
     while asked is not None and clock() < until:
         if (seen := look(cluster, run)).status.state is not RunState.RUNNING:
             return seen.status
         sleep(LOOK)
-    _end(cluster, run, clock, sleep)
+    run = _end(cluster, run, clock, sleep)
     if (seen := _again(cluster, run, seen)).status.state is not RunState.RUNNING:  # its last word came after all
         return seen.status
-    status = seen.status.over(RunState.CANCELLED, Interrupted.exit_code, "cancelled from outside its driver")
+    status = seen.status.over(RunState.CANCELLED, Interrupted.exit_code, "cancelled from outside its driver").model_copy(update={"run": run})
     data = {"status.json": status.model_dump_json(), "progress.json": "{}"}
     name, labels = names.status_name(run), {names.RUN: run, names.PIPELINE: status.pipeline, names.ROLE: "status"}
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data}
@@ -199,6 +201,21 @@ def purge(cluster: Cluster, run: str) -> None:
         cluster.delete("ConfigMap", name)
 
 
+def forget(cluster: Cluster, before: datetime, *, dry_run: bool = False) -> list[str]:
+    """Remove the mirrored statuses of runs that had ended by then and whose drivers' Jobs are gone: nothing owns them. Which those are."""
+    driven = {names.run_of(job) for job in cluster.list("Job", {names.ROLE: "driver"})}
+    forgotten = []
+    for mirror in cluster.list("ConfigMap", {names.ROLE: "status"}):
+        run = _run_of(mirror)
+        with suppress(ValidationError, ValueError):  # one that cannot be read is shown as such by `ls`, and is a person's to remove
+            status = RunStatus.model_validate_json((mirror.get("data") or {}).get("status.json", ""))
+            if run not in driven and status.ended and datetime.fromisoformat(status.ended) < before:
+                forgotten.append(run)
+    for run in forgotten if not dry_run else ():
+        cluster.delete("ConfigMap", names.status_name(run))
+    return sorted(forgotten)
+
+
 def events(cluster: Cluster, job: str) -> Sequence[Manifest]:
     """What was said of a Job, such as why it has no pod; that one may not look, where one may not."""
     try:
@@ -213,16 +230,24 @@ def config_of(spec: Manifest) -> str:
     return next((str(volume["configMap"]["name"]) for volume in volumes if volume["name"] == "run" and "configMap" in volume), "")
 
 
-def _end(cluster: Cluster, run: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-    """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps. A silent node's pod never goes."""
+def _end(cluster: Cluster, run: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> str:
+    """Delete the driver, and when its pods are gone, so that it makes no more of them, the Jobs of its steps. A silent node's pod never goes.
+
+    The run's id: its driver may have named it while it was ended.
+    """
     driver = driver_job(cluster, run)
     if driver:
         name = driver["metadata"]["name"]
         cluster.delete("Job", name, wait_for_pods=True)
         until = clock() + OBEY
-        while cluster.get("Job", name) is not None and clock() < until:
+        while (left := cluster.get("Job", name)) is not None:
+            driver = left
+            if clock() >= until:
+                break
             sleep(LOOK)
+        run = names.run_of(driver)
     _end_steps(cluster, run, driver)
+    return run
 
 
 def _end_steps(cluster: Cluster, run: str, driver: Manifest | None, *, live: bool = False) -> None:

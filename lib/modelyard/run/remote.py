@@ -41,13 +41,13 @@ def submit(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cluste
 
     Raises what the cluster refuses; NoInput: the claim or the service account is missing; Usage: the claim cannot be a yard.
     """
-    told = _checked(pipeline, settings, place)
+    told = checked(pipeline, settings, place)
     ready: Place | None = None
     for _ in range(TRIES):
         taken = _taken(pipeline, place, cluster)
         if taken.live:
             return taken.live, True
-        ready = ready or _ready(place, cluster, names.DRIVER_ACCOUNT)
+        ready = ready or made_ready(place, cluster, names.DRIVER_ACCOUNT)
         made = _create(render.driver(pipeline, told, ready, number=taken.highest + 1), cluster)
         if made:
             return made, False
@@ -62,8 +62,8 @@ def drive_here(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cl
     Ctrl-C and SIGTERM end the driving and leave the Jobs: Interrupted or Yielded is raised, and the same command goes on. A run of the same pipeline
     whose driver here was killed is taken up again.
     """
-    told = _checked(pipeline, settings, place)
-    place = _ready(place, cluster)
+    told = checked(pipeline, settings, place)
+    place = made_ready(place, cluster)
     yard = Yard.open(state_folder(place.namespace))
     taken = _taken(pipeline, place, cluster)
     if taken.live:
@@ -95,12 +95,14 @@ def drive_here(pipeline: Pipeline, settings: Settings, place: Place, cluster: Cl
     return status
 
 
-def state_folder(namespace: str) -> Path:
-    """Where runs that are driven from this machine are written down."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "modelyard" / namespace
+def checked(pipeline: Pipeline, settings: Settings, place: Place) -> dict[str, Any]:
+    """The settings as a run is told them. Raises Usage: what cannot work; an address with a secret first, before anything repeats it."""
+    settings.check(pipeline)
+    render.check(pipeline, settings.told(), place)
+    return settings.told()
 
 
-def _ready(place: Place, cluster: Cluster, account: str | None = None) -> Place:
+def made_ready(place: Place, cluster: Cluster, account: str | None = None) -> Place:
     """The place with the access that its claim allows. account: a service account that has to be there. Raises NoInput, Usage."""
     if account:
         try:
@@ -111,6 +113,11 @@ def _ready(place: Place, cluster: Cluster, account: str | None = None) -> Place:
             where, remedy = f"namespace {place.namespace}", f"kubectl apply -n {place.namespace} -f examples/cluster/access.yaml, or --driver here"
             raise NoInput(f"there is no service account {account!r}", where=where, why="the driver creates Jobs by its rights", remedy=remedy)
     return claims.placed(cluster, place)
+
+
+def state_folder(namespace: str) -> Path:
+    """Where runs that are driven from this machine are written down."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "modelyard" / namespace
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,8 @@ def _taken(pipeline: Pipeline, place: Place, cluster: Cluster) -> _Taken:
     over = {name for name, found in statuses.items() if _over(found)}  # its Job takes some seconds more to say so
     alive = [one for one in drivers if not ends.finished(one) and not one["metadata"].get("deletionTimestamp")]
     alive = [one for one in alive if names.run_of(one) not in over]
-    live = [driver for driver in alive if driver["metadata"].get("annotations", {}).get(names.DIGEST) == digest]
+    live = [driver for driver in alive if (driver["metadata"].get("annotations") or {}).get(names.DIGEST) == digest]
+    live += [driver for driver in alive if names.run_of(driver) != driver["metadata"]["name"] and form.fullmatch(names.run_of(driver))]  # a chart's
     return _Taken(max(numbers, default=0), next(map(names.run_of, live), ""))
 
 
@@ -141,13 +149,6 @@ def _over(status: Manifest) -> bool:
     with suppress(ValidationError):
         return RunStatus.model_validate_json((status.get("data") or {}).get("status.json", "")).state is not RunState.RUNNING
     return False
-
-
-def _checked(pipeline: Pipeline, settings: Settings, place: Place) -> dict[str, Any]:
-    """The settings as a run is told them. Raises Usage: what cannot work; an address with a secret first, before anything repeats it."""
-    settings.check(pipeline)
-    render.check(pipeline, settings.told(), place)
-    return settings.told()
 
 
 def _create(manifests: Sequence[Manifest], cluster: Cluster) -> str | None:

@@ -63,7 +63,7 @@ def test_examples_parse() -> None:
             program, *arguments = shlex.split(re.split(" [>|] ", example)[0])
             if program != "modelyard":
                 continue  # somebody else's command, such as a hub's own client
-            path = tuple(arguments[: 2 if arguments[0] in ("hub", "yard") else 1])
+            path = tuple(arguments[: 2 if arguments[0] in ("hub", "schedule", "yard") else 1])
             with dict(commands())[path].make_context("modelyard", arguments[len(path) :]) as context:
                 assert context.args == []
 

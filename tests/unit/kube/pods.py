@@ -51,6 +51,8 @@ class Pods:
     def list(
         self, kind: Kind, labels: Mapping[str, str] | None = None, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
     ) -> list[Manifest]:
+        if kind in ("Job", "ConfigMap"):
+            return []
         assert not everywhere
         assert fields is not None
         assert fields["involvedObject.name"] in self.pods

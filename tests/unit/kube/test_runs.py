@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -331,8 +332,45 @@ def test_a_run_whose_job_has_another_name_is_found_by_the_label_that_its_driver_
     assert [status.run for status in runs.runs(cluster)] == [RUN]
     assert runs.look(cluster, RUN).live
     assert runs.find(cluster) == RUN
+    step_job(cluster, "p-look-abc")
+    cluster.patch("Job", "p-look-abc", {"metadata": {"ownerReferences": [{"name": "nightly-1", "uid": "kept by nobody"}]}})
     runs.purge(cluster, RUN)
-    assert ("Job", "nightly-1") not in cluster.objects
+    assert cluster.list("Job") == []
+
+
+def test_a_run_that_its_driver_names_while_it_is_cancelled_is_the_one_that_ends(cluster: FakeCluster, clock: Clock) -> None:
+    submit(cluster, "nightly-1")
+    job = cluster.objects["Job", "nightly-1"]
+    del job["metadata"]["labels"][names.RUN]
+    metadata = {"name": "nightly-1-x", "labels": {}, "finalizers": ["kubelet"], "ownerReferences": [{"uid": job["metadata"]["uid"]}]}
+    cluster.create({"kind": "Pod", "metadata": metadata, "spec": {}, "status": {}})
+
+    def named() -> None:
+        cluster.patch("Job", "nightly-1", {"metadata": {"labels": {names.RUN: RUN}}})
+        mirror(cluster)
+        step_job(cluster, "p-look-abc")
+
+    clock.then = [named, lambda: cluster.patch("Pod", "nightly-1-x", {"metadata": {"finalizers": None}})]
+    status = runs.cancel(cluster, "nightly-1", clock=clock, sleep=clock.sleep)
+    assert (status.run, status.state) == (RUN, RunState.CANCELLED)
+    assert cluster.list("Job") == []
+    assert [seen.state for seen in runs.runs(cluster)] == [RunState.CANCELLED]
+
+
+def test_a_run_is_followed_by_the_name_that_its_driver_gives_it(cluster: FakeCluster, clock: Clock) -> None:
+    submit(cluster, "nightly-1")
+    del cluster.objects["Job", "nightly-1"]["metadata"]["labels"][names.RUN]
+
+    def named() -> None:
+        cluster.patch("Job", "nightly-1", {"metadata": {"labels": {names.RUN: RUN}}})
+        mirror(cluster)
+
+    def gone() -> None:
+        mirror(cluster, RunState.DONE, StepState.DONE)
+        cluster.delete("Job", "nightly-1")
+
+    clock.then = [named, lambda: None, gone]
+    assert runs.follow(cluster, "nightly-1", Seen(), clock=clock, sleep=clock.sleep).run == RUN
 
 
 def test_what_a_crashed_drivers_run_left_at_work_is_ended(cluster: FakeCluster, clock: Clock) -> None:
@@ -345,3 +383,21 @@ def test_what_a_crashed_drivers_run_left_at_work_is_ended(cluster: FakeCluster, 
     assert runs.cancel(cluster, RUN, clock=clock, sleep=clock.sleep).state is RunState.FAILED
     assert cluster.get("Job", "p-look-abc") is None
     assert cluster.get("Job", "p-done-abc"), "what has ended can still be looked at"
+
+
+def test_what_is_told_of_runs_that_ended_long_ago_goes_with_gc(cluster: FakeCluster) -> None:
+    for run, state in (("p-0-r1", RunState.DONE), ("p-0-r2", RunState.RUNNING), ("p-0-r3", RunState.DONE), ("p-0-r4", RunState.FAILED)):
+        mirror(cluster, state, StepState.DONE, run)
+        data = cluster.objects["ConfigMap", names.status_name(run)]["data"]
+        told = RunStatus.model_validate_json(data["status.json"])
+        ended = {"p-0-r1": "2026-01-01T02:00:00+00:00", "p-0-r3": "2026-01-01T02:00:00+00:00", "p-0-r4": "2026-02-01T02:00:00+00:00"}.get(run)
+        data["status.json"] = told.model_copy(update={"ended": ended}).model_dump_json()
+    submit(cluster, "p-0-r3")  # its Job is still there
+    cluster.create({"kind": "ConfigMap", "metadata": {"name": "p-0-r5-status", "labels": labels("status", "p-0-r5")}, "data": {"status.json": "{"}})
+    before = datetime(2026, 1, 15, tzinfo=UTC)
+    assert runs.forget(cluster, before, dry_run=True) == ["p-0-r1"]
+    assert cluster.get("ConfigMap", "p-0-r1-status")
+    assert runs.forget(cluster, before) == ["p-0-r1"]
+    assert [found["metadata"]["name"] for found in cluster.list("ConfigMap", {names.ROLE: "status"})] == [
+        f"p-0-r{number}-status" for number in (2, 3, 4, 5)
+    ]

@@ -1,0 +1,126 @@
+"""Cron expressions as Kubernetes reads them: which are taken, and at which times they tick.
+
+Kubernetes ticks whenever the clock on the wall of the time zone shows a time that fits: an hour that daylight saving leaves out has no tick, and one
+that comes twice has each of its ticks twice. Of a day of the month and a day of the week one is enough, unless one of them is `*`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from modelyard.errors import Usage
+
+_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
+_VALUE = r"(?:\d{1,2}|[A-Za-z]{3})"
+_ITEM = re.compile(rf"(?:\*|{_VALUE}(?:-{_VALUE})?)(?:/\d{{1,2}})?")
+_MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_EXAMPLE = "write minute, hour, day of the month, month, day of the week, such as '0 3 * * *' for every night at three"
+_OVERLAP = timedelta(hours=3)
+"""More than any clock is ever turned."""
+_DISORDER = 360
+"""More ticks than that span holds on either side, a minute each."""
+
+
+def check(text: str, where: str = "--cron") -> str:
+    """The expression with single spaces. Raises Usage for one that Kubernetes would not take, or that never ticks."""
+
+    def wrong(why: str, remedy: str = _EXAMPLE) -> Usage:
+        return Usage(f"{text!r} is no cron expression", where=where, why=why, remedy=remedy)
+
+    fields = text.split()
+    if fields and fields[0].startswith("@"):
+        known = _MACROS.get(fields[0].lower())
+        raise wrong("words such as @daily are not taken", f"write '{known}'" if known else _EXAMPLE)
+    if fields and "=" in fields[0]:
+        raise wrong("a time zone does not belong into it", f"--time-zone {fields[0].partition('=')[2]} and '{' '.join(fields[1:])}'")
+    if len(fields) != len(_FIELDS):
+        raise wrong(f"it has {len(fields)} fields, not 5")
+    for name, field in zip(_FIELDS, fields, strict=True):
+        if not all(_ITEM.fullmatch(item) for item in field.split(",")):
+            raise wrong(f"{field!r} is no {name}")
+    if re.search(r"(?<![\d/])0?7\b", fields[4]):
+        raise wrong("the days of the week are 0 (Sunday) to 6 (Saturday)")
+    cron = " ".join(fields)
+    try:
+        never = next(_walls(cron, datetime(2000, 1, 1)), None) is None  # noqa: DTZ001  # a wall's clock has no zone
+    except CronSimError as error:
+        raise wrong(f"{str(error).lower()}") from error
+    if never:
+        raise wrong("no day is like that, so it would never tick")
+    return cron
+
+
+def check_zone(name: str, where: str = "--time-zone") -> str:
+    """The name of a time zone. Raises Usage: there is none of that name."""
+    if not _zone_there(name):
+        remedy = "write an IANA name, such as Europe/Berlin, Asia/Shanghai or Etc/UTC"
+        raise Usage(f"{name!r} is no time zone", where=where, remedy=remedy)
+    return name
+
+
+def local_zone() -> str:
+    """The IANA name of this machine's time zone; Etc/UTC where it cannot be known."""
+    candidates = [os.environ.get("TZ", "").removeprefix(":")]
+    if not candidates[0]:
+        candidates.append(os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2])
+        timezone = Path("/etc/timezone")
+        candidates.append(timezone.read_text().strip() if timezone.is_file() else "")
+    return next((name for name in candidates if _zone_there(name)), "Etc/UTC")
+
+
+def next_tick(cron: str, zone: str, after: datetime) -> datetime | None:
+    """The first tick after a time, in UTC."""
+    place = ZoneInfo(zone)
+    walls = _walls(cron, after.astimezone(place).replace(tzinfo=None) - _OVERLAP)
+    found = (tick for wall in islice(walls, _DISORDER) for tick in _instants(wall, place) if tick > after)
+    return min(islice(found, _DISORDER), default=None)
+
+
+def last_ticks(cron: str, zone: str, after: datetime, until: datetime, limit: int) -> list[datetime]:
+    """The last ticks later than `after` and not later than `until`, in UTC, the newest first, at most so many."""
+    place = ZoneInfo(zone)
+    first = after.astimezone(place).replace(tzinfo=None) - _OVERLAP
+    walls = _walls(cron, until.astimezone(place).replace(tzinfo=None) + _OVERLAP, reverse=True)
+    near = islice(takewhile(lambda wall: wall >= first, walls), limit + 2 * _DISORDER)
+    found = {tick for wall in near for tick in _instants(wall, place) if after < tick <= until}
+    return sorted(found, reverse=True)[:limit]
+
+
+def _walls(cron: str, wall: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+    """Times on a clock that never is turned, from there on or back."""
+    minute, hour, day, month, weekday = cron.split()
+    # What begins with a star is any day for cronsim, and its week ends with a second Sunday, 7; neither is so for Kubernetes.
+    day, weekday = re.sub(r"^\*/(?!1\b)", "1-31/", day), re.sub(r"^\*/(?!1\b)", "0-6/", weekday)
+    weekday = re.sub(r"(?<![-\w])(\w+)/", r"\1-6/", weekday)
+    return CronSim(f"{minute} {hour} {day} {month} {weekday}", wall, reverse=reverse)
+
+
+def _instants(wall: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    """When clocks of the zone show that time: once; twice where they were turned back; never where they were put forward."""
+    for fold in (0, 1):
+        instant = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+        if instant.astimezone(zone).replace(tzinfo=None) == wall:
+            yield instant  # the same instant twice where the time is not ambiguous
+
+
+def _zone_there(name: str) -> bool:
+    try:
+        return bool(name) and name != "Local" and bool(ZoneInfo(name))
+    except (KeyError, ValueError, OSError):  # a folder of zones is an OSError
+        return False
