@@ -1,8 +1,7 @@
 """The exit table on a real cluster: each row is provoked by a real pod, and ends as the table says.
 
 What is looked at: the exit code of the container, the class in its termination message, how many pods there were, the Job's condition and reason, and
-what the driver would make of it (kube.ends). All Jobs run side by side in one namespace; the tests look at how each ended. Steps that misbehave are
-`infer` in the light image with tests/steps/misbehaving in front of it.
+what the driver would make of it (kube.ends). All Jobs run side by side in one namespace; the tests look at how each ended.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ import os
 import signal
 import subprocess
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,62 +20,30 @@ import pytest
 
 from modelyard.errors import REGISTRY, Rule
 from modelyard.hubs.store import Store
-from modelyard.kube import ends, render
-from modelyard.kube.place import Place
-from modelyard.order import Order
-from modelyard.spec import Pipeline
-from modelyard.steps import Fetch, Infer, Resources, Step
+from modelyard.kube import ends
 from modelyard.yard import Yard
 from modelyard.yard.runs import RunState
 from tests.cluster import images
 from tests.cluster.harness import network, volumes
 from tests.cluster.harness.local import LocalCluster
-from tests.cluster.harness.processes import run
-
-HERE = Path(__file__).parent
-IMAGE = images.name("light").removesuffix("-light")
-NOBODY = f"http://{network.HOST}:9"
-"""An address where nothing listens."""
-
-
-@dataclass
-class Case:
-    """A step's Job. overlay: over its container. claim: its yard. resources: beside that. twice: a second Job of the same step follows the first."""
-
-    step: Step
-    misbehave: str = ""
-    claim: str = "modelyard"
-    hub: str = "/hub"
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    memory: str = "200Mi"
-    broken: str = ""
-
-
-def fetch(name: str) -> Fetch:
-    return Fetch(model=f"hf://me/{name}")
-
-
-def wrong(misbehave: str, **more: Any) -> Case:
-    """Each with settings of its own: what one of them makes or keeps is not another's."""
-    return Case(Infer(model="hf://me/small", data="hf://datasets/me/rows", seed=zlib.crc32(misbehave.encode())), misbehave, **more)
-
+from tests.cluster.stepjobs import FRONT, NOBODY, commit, evict, fetch, make_hub, manifest, run_of, wrong
 
 CASES = {
-    "ok": Case(fetch("small")),
-    "usage": Case(fetch("small"), broken='{"run": "a"}'),
+    "ok": fetch("small"),
+    "usage": fetch("small", broken='{"run": "a"}'),
     "data": wrong("raise:data"),
-    "no-input": Case(fetch("nothing")),
-    "unavailable": Case(fetch("other"), hub=NOBODY),
+    "no-input": fetch("nothing"),
+    "unavailable": fetch("other", hub=NOBODY),
     "bug": wrong("bug"),
-    "no-space": Case(fetch("large"), claim="full"),
-    "io": Case(fetch("small"), claim="frozen"),
+    "no-space": fetch("large", claim="full"),
+    "io": fetch("small", claim="frozen"),
     "evicted": wrong("resume:evicted"),
     "deleted": wrong("resume:deleted"),
-    "corrupt": Case(fetch("corrupt")),
-    "no-permission": Case(fetch("private"), hub="served"),
+    "corrupt": fetch("corrupt"),
+    "no-permission": fetch("private", hub="served"),
     "no-accelerator": wrong("none", resources={"gpus": 1}),
     "deadline": wrong("sleep", resources={"time_limit": "1s"}),
-    "refused": Case(fetch("pickled")),
+    "refused": fetch("pickled"),
     "host-oom": wrong("memory", memory="160Mi"),
     "full-memory": wrong("full-memory", memory="160Mi"),
     "killed": wrong("signal:9"),
@@ -98,55 +63,18 @@ class Table:
         self.yards["full"] = volumes.make_small_volume(cluster, namespace, "full", mebibytes=4)
         self.yards["frozen"] = volumes.make_volume(cluster, namespace, "frozen")
         make_hub(self.yards["hub"])
-        source = (HERE.parent / "steps" / "misbehaving" / "sitecustomize.py").read_text()
-        front = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "front"}, "data": {"sitecustomize.py": source}}
-        cluster.apply(front, namespace=namespace)
+        cluster.apply(FRONT, namespace=namespace)
         for claim in ("modelyard", "full", "frozen"):
             Yard.open(self.yards[claim])
         volumes.make_read_only(self.yards["frozen"])
-        self.inputs = {name: self.commit(name, kind) for name, kind in (("model", "model"), ("data", "dataset"))}
-
-    def commit(self, name: str, kind: Any) -> str:
-        yard = Yard.open(self.yards["modelyard"])
-        with yard.staging(f"made.{name}.1") as staging:
-            (staging.files / "file").write_text(name)
-            return yard.artifacts.commit(staging, kind=kind).digest
+        self.inputs = {name: commit(self.yards["modelyard"], name, kind) for name, kind in (("model", "model"), ("data", "dataset"))}
 
     def yard(self) -> Yard:
         return Yard.open(self.yards["modelyard"], write=False)
 
     def manifest(self, name: str, number: int = 1) -> dict[str, Any]:
         """The Job of a case."""
-        case = CASES[name]
-        container: dict[str, Any] = {
-            "name": "step",
-            "image": f"{IMAGE}-light",
-            "resources": {kind: {"cpu": "50m" if kind == "requests" else "1", "memory": case.memory} for kind in ("requests", "limits")},
-            "volumeMounts": [{"name": "hub", "mountPath": "/hub", "readOnly": True}],
-        }
-        mounted: list[dict[str, Any]] = [{"name": "hub", "persistentVolumeClaim": {"claimName": "hub", "readOnly": True}}]
-        if case.misbehave:
-            container["env"] = [{"name": "PYTHONPATH", "value": "/front"}, {"name": "MISBEHAVE", "value": case.misbehave}]
-            container["volumeMounts"].append({"name": "front", "mountPath": "/front", "readOnly": True})
-            mounted.append({"name": "front", "configMap": {"name": "front"}})
-        overlay = {"spec": {"containers": [container], "volumes": mounted, "terminationGracePeriodSeconds": 20}}
-        pipeline = Pipeline(name, {"it": case.step.model_copy(update={"resources": Resources(**case.resources, overlay=overlay)})})
-        step = pipeline.steps["it"]
-        order = Order(
-            run=f"{name}-0123456789-r1",
-            step="it",
-            verb=step.verb,
-            settings=step.settings(),
-            resources=pipeline.resources_of("it"),
-            inputs=self.inputs if case.misbehave else {},
-            hubs={"huggingface": self.served if case.hub == "served" else case.hub},
-            pipeline=pipeline.to_dict(),
-        )
-        place = Place(namespace=self.namespace, image=IMAGE, claim=case.claim)
-        job = render.step_job(order, place, pipeline=name, number=number)
-        if case.broken:
-            job["spec"]["template"]["metadata"]["annotations"]["modelyard.dev/order"] = case.broken
-        return job
+        return manifest(name, CASES[name], self.namespace, inputs=self.inputs, served=self.served, number=number)
 
     def begin(self, *names: str, number: int = 1) -> None:
         """Create the Jobs of cases."""
@@ -199,7 +127,7 @@ class Table:
     def events(self, name: str) -> set[str]:
         """What the log of a case's last attempt says so far."""
         try:
-            attempts = self.yard().runs.get(f"{name}-0123456789-r1").attempts("it")
+            attempts = self.yard().runs.get(run_of(name)).attempts("it")
             return {json.loads(line)["event"] for line in attempts[-1].log.read_text().splitlines()} if attempts else set()
         except Exception:  # noqa: BLE001  # there is no run yet, or a line is being written
             return set()
@@ -216,22 +144,6 @@ def category(container: Mapping[str, Any]) -> str:
         return str(json.loads(container.get("message", "")).get("category", "ok"))
     except ValueError:
         return ""
-
-
-def make_hub(root: Path) -> None:
-    """Repositories of every kind, as a folder that pods see at /hub."""
-    files = {
-        "me/small/model.safetensors": b"weights",
-        "me/corrupt/model.safetensors": b"other weights",
-        "me/corrupt/SHA256SUMS": b"0" * 64 + b"  model.safetensors\n",
-        "me/pickled/pytorch_model.bin": b"weights",
-        "me/private/model.safetensors": b"weights",
-        "me/large/model.safetensors": bytes(8 << 20),
-    }
-    for path, content in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content)
-    run("chmod", "-R", "a+rX", root)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +199,7 @@ def test_what_cannot_get_better_fails_the_job_at_once(table: Table, name: str) -
     if name == "host-oom":
         assert "memory: 1Gi" in outcome.remedy
     if name != "usage" and CASES[name].claim == "modelyard":
-        status = table.yard().runs.get(f"{name}-0123456789-r1").status()
+        status = table.yard().runs.get(run_of(name)).status()
         assert (status.state, status.exit_code) == (RunState.FAILED, failure.exit_code)
 
 
@@ -307,7 +219,7 @@ def test_who_is_asked_to_stop_is_replaced_and_goes_on(table: Table, name: str) -
     table.cluster.wait("it is at work", lambda: "polled" in table.events(name), within=120)
     (pod,) = [pod for pod in table.pods_of(table.job(name)) if not ends.terminated(pod)]
     if name == "evicted":
-        evict(table, pod["metadata"]["name"])
+        evict(table.cluster, table.namespace, pod["metadata"]["name"])
     else:
         table.cluster.kubectl("-n", table.namespace, "delete", "pod", pod["metadata"]["name"], "--wait=false")
     job, codes, said = table.ends(name)
@@ -316,7 +228,7 @@ def test_who_is_asked_to_stop_is_replaced_and_goes_on(table: Table, name: str) -
     assert not job["status"].get("failed"), "it counts no retry"
     first, _ = table.pods_of(job)
     assert bool(ends.disruption(first)) == (name == "evicted")
-    attempts = table.yard().runs.get(f"{name}-0123456789-r1").attempts("it")
+    attempts = table.yard().runs.get(run_of(name)).attempts("it")
     assert [attempt.ended() for attempt in attempts] == ["yielded", "ok"]
 
 
@@ -354,18 +266,13 @@ def test_a_pod_that_is_killed_as_a_whole_near_its_limit_is_named_by_the_next_one
     assert (codes, said, reason(job)) == ([137, 83], ["", "host-oom"], "PodFailurePolicy")
     outcome = ends.outcome(job, table.pods_of(job))
     assert "memory: 1Gi" in outcome.remedy
-    second = table.yard().runs.get("full-memory-0123456789-r1").attempts("it")[1]
+    second = table.yard().runs.get(run_of("full-memory")).attempts("it")[1]
     assert "working" not in {json.loads(line)["event"] for line in second.log.read_text().splitlines()}, "before it loads anything"
 
 
 def reason(job: Mapping[str, Any]) -> str:
     (found,) = [one["reason"] for one in job["status"]["conditions"] if (one["type"], one["status"]) == ("Failed", "True")]
     return str(found)
-
-
-def evict(table: Table, pod: str) -> None:
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": table.namespace}}
-    table.cluster.kubectl("create", "--raw", f"/api/v1/namespaces/{table.namespace}/pods/{pod}/eviction", "-f", "-", stdin=json.dumps(body))
 
 
 def kill_all(uid: str) -> None:

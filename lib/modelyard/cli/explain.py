@@ -40,7 +40,6 @@ def explain(session: Session, run: str | None, step: str | None, reuse: str | No
             raise Usage("a step is given twice", where="--reuse", remedy=f"leave out {step!r}")
         _reuse(session, run, reuse)
         return
-    from modelyard.kube.diagnosis import CATEGORIES
     from modelyard.run import explain as explaining
 
     if session.config.remote:
@@ -51,8 +50,7 @@ def explain(session: Session, run: str | None, step: str | None, reuse: str | No
             found = explaining.there(cluster, run, step)
     else:
         found = explaining.here(find(session, run), step)
-    category = CATEGORIES[found.category]
-    value = {**found.model_dump(mode="json"), "meaning": category.meaning, "seen": category.group.value}
+    value = {**found.model_dump(mode="json"), "meaning": found.meaning, "seen": found.seen}
     session.out.record("Diagnosis", value, text(found), name=found.category)
 
 

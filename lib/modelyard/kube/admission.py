@@ -43,8 +43,8 @@ def suspended(facts: Facts, job: Manifest) -> Diagnosis:
         remedy = f"kubectl describe localqueue {queue} -n {facts.namespace}"
         return Diagnosis(category="queue-silent", what=what, evidence=(asked, suspended), remedy=remedy)
     conditions = facts.workload.get("status", {}).get("conditions") or []
-    told = [one for one in conditions if one["type"] in ("Evicted", "Preempted") and one["status"] == "True"]
-    told += [one for one in conditions if one["type"] == "QuotaReserved" and one["status"] != "True"]
+    told = [one for one in conditions if one.get("type") in ("Evicted", "Preempted") and one.get("status") == "True"]
+    told += [one for one in conditions if one.get("type") == "QuotaReserved" and one.get("status") != "True"]
     words = " ".join(f"{one.get('reason', '')}: {one.get('message', '')}" for one in told)
     evidence = (asked, *(Evidence.of(facts.workload, f"status.conditions[{one['type']}].message", one.get("message", "")) for one in told))
     category = by_words(_QUEUE_WORDS, words) or "queue-waits"
@@ -62,10 +62,11 @@ def uncreated(facts: Facts, job: Manifest) -> Diagnosis:
     told = [event for event in facts.events if event.get("reason") == "FailedCreate" and event["involvedObject"].get("kind") == "Job"]
     if not told:
         evidence = (Evidence.of(job, "status.active", job.get("status", {}).get("active", 0)),)
-        if "events" not in facts.unknown:
+        if not {"events", "pods"} & facts.unknown.keys():
             return Diagnosis(category="starting", what="its pod is being made", evidence=evidence, remedy=f"modelyard wait {facts.run}")
         remedy = f"kubectl describe job {job['metadata']['name']} -n {facts.namespace}"
-        return Diagnosis(category="no-pod", what="its Job has no pod, and events may not be read", evidence=evidence, remedy=remedy)
+        what = "its Job has no pod, and events may not be read" if "pods" not in facts.unknown else "its pods may not be looked at"
+        return Diagnosis(category="no-pod", what=what, evidence=evidence, remedy=remedy)
     said = str(told[-1].get("message") or "")
     category = by_words(_CREATE_WORDS, said) or "admission"
     why = re.sub(r'^Error creating: (?:pods "[^"]+" is forbidden: )?', "", said)
@@ -97,8 +98,9 @@ def _allow(facts: Facts, category: str, why: str) -> str:
         return f"kubectl describe resourcequota{' ' + name[1] if name else ''} -n {facts.namespace}"
     if category == "limit-range":
         found = re.search(r"(?:maximum|minimum) (\S+) usage per (?:Container|Pod) is (\w+)", why)
-        field = {"memory": "memory", "cpu": "cpu"}.get(found[1], "gpus") if found else ""
-        if found and facts.step:
+        # Whole cores and whole accelerators are what a step may ask for; of storage it asks for nothing.
+        field = found[1] if found and found[1] in ("memory", "cpu") else "gpus" if found and "/" in found[1] else ""
+        if found and facts.step and field and (field == "memory" or found[2].isdecimal()):
             return setting(facts.step, f"{field}: {found[2]}")
         return (
             f'driver_memory = "{found[2]}" in modelyard.toml'

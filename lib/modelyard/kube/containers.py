@@ -48,8 +48,9 @@ def waiting(facts: Facts, pod: Manifest) -> Diagnosis | None:
                 evidence = [Evidence.of(pod, f"{at}.reason", reason), *([Evidence.of(pod, f"{at}.message", message)] if message else [])]
                 return _waits(facts, pod, str(container.get("image") or ""), evidence)
             if kind == "initContainerStatuses" and (ended := container.get("state", {}).get("terminated")) and ended.get("exitCode"):
-                what = f"the container {container['name']!r}, which comes before the step, ended with {ended['exitCode']}"
-                remedy = f"kubectl logs {pod['metadata']['name']} -c {container['name']} -n {facts.namespace}"
+                name = container.get("name", "")
+                what = f"the container {name!r}, which comes before the step, ended with {ended['exitCode']}"
+                remedy = f"kubectl logs {pod['metadata']['name']} -c {name} -n {facts.namespace}"
                 evidence = [Evidence.of(pod, f"status.{kind}[{index}].state.terminated.exitCode", ended["exitCode"])]
                 return Diagnosis(category="init-failed", what=what, evidence=tuple(evidence), remedy=remedy)
     return _mounts(facts, pod)
@@ -97,7 +98,7 @@ def _image(facts: Facts, pod: Manifest, image: str, evidence: list[Evidence]) ->
 def _pull_secret(facts: Facts, pod: Manifest, asked: tuple[str, str], said: Sequence[str], evidence: list[Evidence]) -> Diagnosis:
     """asked: the image and its registry. said: that a pull Secret cannot be had."""
     image, host = asked
-    named = [one["name"] for one in pod["spec"].get("imagePullSecrets") or []]
+    named = [one["name"] for one in pod["spec"].get("imagePullSecrets") or [] if one.get("name")]
     missing = [name for name in named if any(name in text for text in said)]
     name = (missing or named or ["regcred"])[0]
     create = (

@@ -160,7 +160,8 @@ def _of_pods(facts: Facts, job: Manifest) -> Diagnosis:
     before = [one for one in facts.pods if one is not pod]
     if pod.get("status", {}).get("phase") in ("Succeeded", "Failed") or (ends.terminated(pod) and not pod["metadata"].get("deletionTimestamp")):
         return _between(facts, job, pod)
-    found = _lost(facts, pod) or _going(facts, pod) or _unplaced(facts, pod) or containers.waiting(facts, pod) or _well(facts, pod)
+    found = _lost(facts, pod) or _going(facts, pod) or _unplaced(facts, pod)
+    found = found or (None if waits.working([pod]) else containers.waiting(facts, pod)) or _well(facts, pod)
     earlier = ends.last([one for one in before if ends.terminated(one) or one.get("status", {}).get("phase") == "Failed"])
     if earlier is None:
         return found
@@ -198,7 +199,7 @@ def _lost(facts: Facts, pod: Manifest) -> Diagnosis | None:
     """The pod's node went silent. A pod that is deleted there is never Failed, so that its Job makes no other."""
     name = ends.node(pod)
     node = next((one for one in facts.nodes if one["metadata"]["name"] == name), None)
-    ready = next((one for one in (node or {}).get("status", {}).get("conditions") or [] if one["type"] == "Ready"), None)
+    ready = next((one for one in (node or {}).get("status", {}).get("conditions") or [] if one.get("type") == "Ready"), None)
     told = [event for event in facts.events if event.get("reason") == "NodeNotReady"]
     silent = ready is not None and ready["status"] != "True"
     gone = bool(facts.job) and name and node is None and f"Node {name}" not in facts.unknown and _looked(facts, pod)
@@ -216,6 +217,8 @@ def _lost(facts: Facts, pod: Manifest) -> Diagnosis | None:
     remedy = (
         f"kubectl taint node {name} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute (once it is off; for good: kubectl delete node {name})"
     )
+    if gone:  # then Kubernetes removes its pods by itself
+        what, remedy = f"its node {name!r} is gone, and the pod that was there is about to be removed", f"modelyard wait {facts.run}"
     return Diagnosis(category="node-lost", what=what, evidence=tuple(evidence), remedy=remedy)
 
 
@@ -246,8 +249,8 @@ def _unplaced(facts: Facts, pod: Manifest) -> Diagnosis | None:
     if ends.node(pod):
         return None
     for one in pod.get("status", {}).get("conditions") or []:
-        if one["type"] == "PodScheduled" and one.get("reason") == "SchedulingGated":
-            gates = ", ".join(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
+        if one.get("type") == "PodScheduled" and one.get("reason") == "SchedulingGated":
+            gates = ", ".join(gate.get("name", "") for gate in pod["spec"].get("schedulingGates") or [])
             evidence = (Evidence.of(pod, "spec.schedulingGates", gates),)
             remedy = f"kubectl describe pod {pod['metadata']['name']} -n {facts.namespace}"
             return Diagnosis(category="scheduling-gated", what=f"a scheduling gate holds the pod back: {gates}", evidence=evidence, remedy=remedy)
@@ -290,5 +293,5 @@ def pace(progress: Progress) -> str:
 
 
 def _condition(of: Manifest, kind: str) -> Mapping[str, str] | None:
-    found = [one for one in of.get("status", {}).get("conditions") or [] if one["type"] == kind and one["status"] == "True"]
+    found = [one for one in of.get("status", {}).get("conditions") or [] if one.get("type") == kind and one.get("status") == "True"]
     return found[0] if found else None

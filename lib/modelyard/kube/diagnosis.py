@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from modelyard.errors import REGISTRY, Interrupted, NoInput, NoPermission, Rule, Unavailable, Yielded
 
@@ -146,6 +146,21 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType({name: Category(text, grou
 """Category -> what it means and where it is seen, in the order in which it is looked for."""
 
 
+LONGEST = 2000
+"""Letters of a text in an answer; of a longer one the middle is left out. The answers of a whole run have to fit into a ConfigMap."""
+_SECRETS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+(?=@)|\b((?:password|passwd|token)=)[^\s,;&\"']+", re.IGNORECASE)
+"""What drivers of volumes and registries say of how they log in: arguments of a mount, addresses."""
+
+
+def told(text: str) -> str:
+    """What a cluster says as an answer repeats it: without passwords, and of bounded length."""
+    plain = _SECRETS.sub(r"\1\2***", text.encode(errors="replace").decode())
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST // 2]} ... {plain[-LONGEST // 2 :]}"
+
+
+Told = Annotated[str, AfterValidator(told)]
+
+
 class Evidence(BaseModel):
     """What an answer rests on. object: `Pod NAME`; field: a path in it, such as `status.phase`; value: what is there, in the cluster's own words."""
 
@@ -153,7 +168,7 @@ class Evidence(BaseModel):
 
     object: str
     field: str
-    value: str
+    value: Told
 
     @classmethod
     def of(cls, found: Mapping[str, Any], path: str, value: Any) -> Evidence:
@@ -180,7 +195,7 @@ class Diagnosis(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     category: str
-    what: str
+    what: Told
     evidence: tuple[Evidence, ...] = ()
     arithmetic: tuple[str, ...] = ()
     remedy: str = ""
@@ -191,8 +206,13 @@ class Diagnosis(BaseModel):
 
     @property
     def meaning(self) -> str:
-        """What its category means."""
-        return CATEGORIES[self.category].meaning
+        """What its category means; empty for one that a later version has kept."""
+        return CATEGORIES[self.category].meaning if self.category in CATEGORIES else ""
+
+    @property
+    def seen(self) -> str:
+        """Where its category is seen; empty as `meaning` is."""
+        return CATEGORIES[self.category].group.value if self.category in CATEGORIES else ""
 
 
 def setting(step: str, text: str) -> str:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from modelyard.errors import Crashed, Deadline, HostOom, Interrupted, NoAccelerator, NoPermission, NoSpace, Yielded
 from modelyard.kube import ends, names
 from modelyard.kube.cluster import Manifest
-from modelyard.kube.diagnosis import Diagnosis, Evidence, by_words, setting
+from modelyard.kube.diagnosis import CATEGORIES, Diagnosis, Evidence, by_words, setting
 from modelyard.order import Ending
-from modelyard.quantities import format_bytes, parse_milli
+from modelyard.quantities import format_bytes
 
 if TYPE_CHECKING:
     from modelyard.kube.facts import Facts
@@ -65,6 +65,11 @@ def ended(facts: Facts, job: Manifest, pods: Sequence[Manifest], said: Ending | 
     category = _of_kubernetes(pod) if pod and unnamed else ""
     if pod is None and outcome.category == Crashed.category and facts.ending is None:
         category = "retries-used"
+    if category == "init-failed" and pod and (before := init_failed(pod)):
+        name = pod["metadata"]["name"]
+        what, remedy = f"the container {before[0]!r}, which comes before the step, ended with {before[1]}", f"kubectl logs {name} -c {before[0]}"
+        remedy = f"{remedy} -n {facts.namespace}"
+        return Diagnosis(category=category, what=what, evidence=tuple(evidence), remedy=remedy, exit_code=outcome.exit_code)
     if category in ("command-not-found", "command-not-executable") and pod:
         return not_started(facts, pod, category, evidence).model_copy(update={"exit_code": outcome.exit_code})
     return of_ending(outcome, facts.run, facts.step, category=category, evidence=evidence, job=job, namespace=facts.namespace)
@@ -88,6 +93,7 @@ def of_ending(
 ) -> Diagnosis:
     """What an ending amounts to, wherever the step ran. category: what Kubernetes knows better, empty where it does not."""
     category = category or _crash(ending)
+    category = category if category in CATEGORIES else Crashed.category  # a container may say anything
     told: list[Evidence] = []
     if not evidence:  # of a step whose Job is gone, or that ran elsewhere
         of = f"run {run}"
@@ -117,7 +123,9 @@ def _of_kubernetes(pod: Manifest) -> str:
     if reason.startswith("OutOf"):
         return "node-full"
     if container is None:
-        return "kubelet-refused" if reason else ""
+        return "kubelet-refused" if reason else "init-failed" if init_failed(pod) else ""
+    if container.get("reason") == "ContainerStatusUnknown":  # the node began anew, and knows nothing of it
+        return "node-lost"
     if container.get("reason") in ("StartError", "ContainerCannotRun"):
         return by_words(START_WORDS, container.get("message") or "") or "container-refused"
     return ""
@@ -127,19 +135,32 @@ def disrupted(pod: Manifest) -> str:
     """The category of a pod that was ended from outside; empty where it was not."""
     if not ends.disruption(pod):
         return ""
-    conditions = [one for one in pod["status"].get("conditions") or [] if one["type"] == ends.DISRUPTED]
-    reasons = [*(one.get("reason") or "" for one in conditions), pod["status"].get("reason") or ""]
+    conditions = [one for one in pod["status"].get("conditions") or [] if one.get("type") == ends.DISRUPTED]
+    # The kubelet's condition has one reason for all that it ends: the pod's own says which.
+    reasons = [pod["status"].get("reason") or "", *(one.get("reason") or "" for one in conditions)]
     return next((_DISRUPTIONS[reason] for reason in reasons if reason in _DISRUPTIONS), "evicted")
 
 
+def init_failed(pod: Manifest) -> tuple[str, int] | None:
+    """Name and exit code of a container that comes before ours, and failed."""
+    for container in pod.get("status", {}).get("initContainerStatuses") or []:
+        if code := ((container.get("state") or {}).get("terminated") or {}).get("exitCode"):
+            return str(container.get("name", "")), int(code)
+    return None
+
+
 def _conditions(job: Manifest) -> list[Evidence]:
-    found = [one for one in job.get("status", {}).get("conditions") or [] if one["type"] in ("Failed", "FailureTarget") and one["status"] == "True"]
+    found = [one for one in job.get("status", {}).get("conditions") or [] if one.get("type") in ("Failed", "FailureTarget")]
+    found = [one for one in found if one.get("status") == "True"]
     return [Evidence.of({"kind": "Job", **job}, f"status.conditions[{one['type']}].reason", one.get("reason", "")) for one in found[-1:]]
 
 
 def _of_pod(pod: Manifest) -> list[Evidence]:
     """What the API server has about the end of a pod."""
     found: list[Evidence] = []
+    for index, container in enumerate(pod.get("status", {}).get("initContainerStatuses") or []):
+        if code := ((container.get("state") or {}).get("terminated") or {}).get("exitCode"):
+            found.append(Evidence.of(pod, f"status.initContainerStatuses[{index}].state.terminated.exitCode", code))
     for index, container in enumerate(pod.get("status", {}).get("containerStatuses") or []):
         if container.get("name") == pod["metadata"].get("labels", {}).get(names.ROLE) and (state := container.get("state", {}).get("terminated")):
             at = f"status.containerStatuses[{index}].state.terminated"
@@ -149,7 +170,7 @@ def _of_pod(pod: Manifest) -> list[Evidence]:
     if reason := pod.get("status", {}).get("reason"):
         found.append(Evidence.of(pod, "status.reason", ": ".join(filter(None, [reason, pod["status"].get("message")]))))
     for one in pod.get("status", {}).get("conditions") or []:
-        if one["type"] == ends.DISRUPTED and one["status"] == "True":
+        if one.get("type") == ends.DISRUPTED and one.get("status") == "True":
             words = ": ".join(filter(None, [one.get("reason"), one.get("message")]))
             found.append(Evidence.of(pod, f"status.conditions[{ends.DISRUPTED}].reason", words))
     return found
@@ -159,7 +180,7 @@ def _short(message: str) -> str:
     """A termination message without what the answer says anyway."""
     try:
         told: Any = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message.splitlines()[-1][:300]
     return str(told.get("category", ""))[:300] if isinstance(told, dict) else message[:300]
 
@@ -190,19 +211,22 @@ def _remedy(category: str, ending: Ending, of: tuple[str, str, str], job: Manife
 
 def _more_memory(ending: Ending, step: str, job: Manifest | None) -> str:
     if step:
-        asked = re.search(r"memory: (\w+)", ending.remedy)
+        asked = re.search(r"memory: ([\w.]+)", ending.remedy)
         return setting(step, f"memory: {asked[1]}") if asked else ending.remedy
     containers = (job or {}).get("spec", {}).get("template", {}).get("spec", {}).get("containers") or [{}]
-    limit = (containers[0].get("resources") or {}).get("limits", {}).get("memory")
-    double = f"{max(1, -(-2 * parse_milli(limit) // 1000 // (1 << 30)))}Gi" if limit else "1Gi"
-    return f'driver_memory = "{double}" in modelyard.toml' + (f" (it was {format_bytes(parse_milli(limit) // 1000)})" if limit else "")
+    limit = ends.memory_limit(containers[0])
+    double = f"{max(1, -(-2 * limit // (1 << 30)))}Gi" if limit else "1Gi"
+    return f'driver_memory = "{double}" in modelyard.toml' + (f" (it was {format_bytes(limit)})" if limit else "")
 
 
 def _time_limit(job: Manifest | None) -> int:
     """The limit of a step's running time, as its Job was told; 0 where it is not known."""
     annotations: Mapping[str, str] = (job or {}).get("spec", {}).get("template", {}).get("metadata", {}).get("annotations") or {}
-    limit = json.loads(annotations.get(names.ORDER, "{}")).get("resources", {}).get("time_limit")
-    return int(limit) if limit else 0
+    try:
+        limit = json.loads(annotations.get(names.ORDER, "{}"))["resources"]["time_limit"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return limit if isinstance(limit, int) else 0
 
 
 def not_started(facts: Facts, pod: Manifest, category: str, evidence: Sequence[Evidence]) -> Diagnosis:

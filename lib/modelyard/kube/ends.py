@@ -55,7 +55,7 @@ def outcome(job: Manifest, pods: Sequence[Manifest]) -> Outcome:
         status = pod.get("status", {})
         why = ": ".join(text for text in (status.get("reason"), status.get("message")) if text) or reason
         return _failure(Crashed("the pod ended before its container did", where=_at(pod), why=why, remedy="see `kubectl describe pod`"))
-    code = container["exitCode"]
+    code = container.get("exitCode", Crashed.exit_code)
     words = container.get("message", "").strip().splitlines()
     why = "; ".join(text for text in (container.get("reason", ""), words[-1] if words else "") if text)
     kind = from_exit(code) or Crashed
@@ -116,6 +116,14 @@ def disruption(pod: Manifest) -> str:
     )
 
 
+def memory_limit(container: Manifest) -> int | None:
+    """Bytes that a container may use; None where nothing says so."""
+    try:
+        return parse_milli(((container.get("resources") or {}).get("limits") or {})["memory"]) // 1000
+    except (KeyError, ValueError):
+        return None
+
+
 def host_oom(limit: int | None, where: str) -> HostOom:
     """The failure of a container that the kernel ended at its memory limit, with the number to ask for."""
     if limit is None:
@@ -155,23 +163,24 @@ def _message(container: dict[str, Any] | None) -> Outcome | None:
 
 def _condition(of: Manifest, kind: str) -> dict[str, Any] | None:
     for condition in of.get("status", {}).get("conditions") or []:
-        if condition["type"] == kind and condition["status"] == "True":
+        if condition.get("type") == kind and condition.get("status") == "True":
             return dict(condition)
     return None
 
 
 def _limit(pod: Manifest) -> int | None:
-    container = own(pod, pod.get("spec", {}).get("containers"))
-    limit = container.get("resources", {}).get("limits", {}).get("memory")
-    return None if limit is None else parse_milli(limit) // 1000
+    return memory_limit(own(pod, pod.get("spec", {}).get("containers")))
 
 
 def _seconds(container: dict[str, Any]) -> float:
-    """Running time by the kubelet's clock, to a second."""
+    """Running time by the kubelet's clock, to a second; none of a container that never began, which began in 1970 for a kubelet."""
     from datetime import datetime  # late: rendering never needs it
 
     began, ended = container.get("startedAt"), container.get("finishedAt")
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds() if began and ended else 0.0
+    try:
+        return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds() if began and ended and began[:4] != "1970" else 0.0
+    except ValueError:
+        return 0.0  # how long it ran is not what an answer hangs on
 
 
 def _at(of: Manifest) -> str:

@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
-
-from pydantic import ValidationError
+from typing import Any, TypeVar
 
 from modelyard.errors import Corrupt, Failure, NoInput, NoPermission, suggest
 from modelyard.kube import ends, names, waits
@@ -31,7 +29,7 @@ DIAGNOSES = "diagnoses.json"
 """Key of a run's ConfigMap `<run>-status`: step -> Diagnosis, of steps that failed."""
 
 _OURS = {"app.kubernetes.io/name": "modelyard"}
-_EXACT = re.compile(r".+-r\d+")
+_EXACT = re.compile(r"[a-z0-9-]+-r\d+")
 
 Found = TypeVar("Found")
 
@@ -107,6 +105,7 @@ class _Run:
 class _Gathering:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._left = LIMIT
         self._unknown: dict[str, str] = {}
 
     def gather(self, asked: str | None, step: str | None) -> Facts:
@@ -122,15 +121,16 @@ class _Gathering:
             if ended in told:
                 return self._facts(run, status, ended, stored=told[ended])
         pods = self._list("Pod", {names.RUN: run.id}, "pods")
+        if not step and run.driver and not any(_label(pod, names.ROLE) == "driver" for pod in pods):
+            # A chart's or a schedule's: its pods were made before the run had a name.
+            pods = [*pods, *self._list("Pod", {names.JOB: run.driver["metadata"]["name"]}, "pods")]
         chosen = step if step is not None else _focus(run, status, pods, named)
         job = _job_of(run, chosen, named, status)
         made_by = ""
-        if chosen and job is None and named.get(chosen) and status and status.steps[chosen].state is StepState.RUNNING:
+        if chosen and job is None and named.get(chosen) and _runs(status, chosen):
             job = next((one for one in run.others if one["metadata"]["name"] == named[chosen]), None) or self._get("Job", named[chosen])
             made_by = _label(job, names.RUN) if job else ""
             pods = self._list("Pod", {names.JOB: named[chosen]}, "pods") if job else pods
-        if not chosen and job and not _label(job, names.RUN):
-            pods = self._list("Pod", {names.JOB: job["metadata"]["name"]}, "pods")  # a schedule's driver that has not begun
         own = sorted((pod for pod in pods if job and _label(pod, names.JOB) == job["metadata"]["name"]), key=_made)
         progress = self._read(run, "progress.json", lambda text: {name: Progress.model_validate(one) for name, one in json.loads(text).items()}) or {}
         facts = self._facts(run, status, chosen, job=job, pods=own, made_by=made_by, progress=progress.get(chosen))
@@ -143,11 +143,11 @@ class _Gathering:
 
     def _run(self, asked: str | None) -> _Run:
         if asked and _EXACT.fullmatch(asked):
-            jobs = self._cluster.list("Job", {names.RUN: asked})
+            jobs = self._jobs({names.RUN: asked})
             mirror = self._get("ConfigMap", names.status_name(asked))
             if jobs or mirror:
                 return _Run(asked, jobs, (mirror or {}).get("data") or {})
-        jobs = [job for job in self._cluster.list("Job", _OURS) if _label(job, names.ROLE) in ("driver", "step")]
+        jobs = [job for job in self._jobs(_OURS) if _label(job, names.ROLE) in ("driver", "step")]
         mirrors = {one["metadata"]["name"]: one for one in self._list("ConfigMap", {names.ROLE: "status"}, "the status of runs")}
         made: dict[str, str] = {}
         for one in (*mirrors.values(), *jobs):
@@ -210,21 +210,25 @@ class _Gathering:
         queue = _label(job, QUEUE)
         if not queue:
             return facts
-        workloads = self._list("Workload", {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}, "Workloads of Kueue")
+        workloads = self._list("Workload", {"kueue.x-k8s.io/job-uid": job["metadata"].get("uid", "")}, "Workloads of Kueue")
         return replace(facts, workload=next(iter(workloads), None), queue=self._get("LocalQueue", queue))
 
     def _claimed(self, facts: Facts) -> Facts:
         pod = facts.pod or {}
-        volumes = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"].get("volumes") or [] if "persistentVolumeClaim" in volume]
+        volumes = _claims_of(pod)
         said = unscheduled(pod)
         volumes.sort(key=lambda name: (f'"{name}"' not in said, name != _label(pod, names.YARD)))
-        found = {name: self._get("PersistentVolumeClaim", name) for name in list(dict.fromkeys(volumes))[:CLAIMS]}
+        most = min(CLAIMS, self._left - 2)  # nodes, and what is in use there, come after
+        found = {name: self._get("PersistentVolumeClaim", name) for name in list(dict.fromkeys(volumes))[:most]}
         return replace(facts, claims={name: claim for name, claim in found.items() if f"PersistentVolumeClaim {name}" not in self._unknown})
 
     def _roomy(self, facts: Facts) -> Facts:
         if (nodes := self._list("Node", None, "nodes")) or "nodes" not in self._unknown:
             pods = self._list("Pod", None, "what is in use on nodes", everywhere=True)
-            return replace(facts, nodes=nodes, spaces=spaces(nodes, None if "what is in use on nodes" in self._unknown else pods))
+            try:
+                return replace(facts, nodes=nodes, spaces=spaces(nodes, None if "what is in use on nodes" in self._unknown else pods))
+            except ValueError as error:
+                self._unknown["nodes"] = str(error)
         return facts
 
     def _node(self, name: str) -> Sequence[Manifest]:
@@ -232,13 +236,14 @@ class _Gathering:
 
     def _events(self, facts: Facts) -> Sequence[Manifest]:
         pods = [pod["metadata"]["name"] for pod in facts.pods]
-        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for pod in facts.pods for volume in pod["spec"].get("volumes") or []]
+        claims = [claim for pod in facts.pods for claim in _claims_of(pod)]
         about = {
             ("Job", (facts.job or {})["metadata"]["name"]),
             *(("Pod", name) for name in pods),
             *(("PersistentVolumeClaim", one) for one in claims),
         }
         found = self._list("Event", None, "events", fields={"type": "Warning"})
+        found = [{**event, "involvedObject": event.get("involvedObject") or {}} for event in found]
         told = [event for event in found if (event["involvedObject"].get("kind"), event["involvedObject"].get("name")) in about]
         return sorted(told, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")))
 
@@ -252,40 +257,49 @@ class _Gathering:
 
     # --- tolerant calls
 
+    def _jobs(self, labels: Mapping[str, str]) -> Sequence[Manifest]:
+        """Without the right to look at them nothing can be said."""
+        self._left -= 1
+        return [_whole(one) for one in self._cluster.list("Job", labels)]
+
     def _list(
         self, kind: str, labels: Mapping[str, str] | None, what: str, *, fields: Mapping[str, str] | None = None, everywhere: bool = False
     ) -> Sequence[Manifest]:
+        self._left -= 1
         try:
-            return self._cluster.list(kind, labels, fields=fields, everywhere=everywhere)  # type: ignore[arg-type]
+            return [_whole(one) for one in self._cluster.list(kind, labels, fields=fields, everywhere=everywhere)]  # type: ignore[arg-type]
         except NoPermission as failure:
             self._unknown[what] = _why(failure)
             return []
 
     def _get(self, kind: str, name: str) -> Manifest | None:
+        self._left -= 1
         try:
-            return self._cluster.get(kind, name)  # type: ignore[arg-type]
+            return _whole(found) if (found := self._cluster.get(kind, name)) else None  # type: ignore[arg-type]
         except NoPermission as failure:
             self._unknown[f"{kind} {name}"] = _why(failure)
             return None
 
     def _read(self, run: _Run, key: str, read: Callable[[str], Found]) -> Found | None:
-        """A key of the mirror. Raises Corrupt."""
+        """A key of the mirror; without what is torn an answer is still one, but for the status. Raises Corrupt."""
         if key not in run.data:
             return None
         try:
             return read(run.data[key])
-        except (ValidationError, ValueError) as error:
-            name = names.status_name(run.id)
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            if key != "status.json":
+                self._unknown[f"{key} of the run's status"] = "it cannot be read"
+                return None
+            name, what = names.status_name(run.id), "what the cluster says of the run cannot be read"
             remedy = f"kubectl delete configmap {name} -n {self._cluster.namespace}"
-            raise Corrupt(
-                "what the cluster says of the run cannot be read", where=f"ConfigMap {name}", why=str(error)[:300], remedy=remedy
-            ) from error
+            raise Corrupt(what, where=f"ConfigMap {name}", why=str(error)[:300], remedy=remedy) from error
 
 
 def absent(pod: Manifest) -> bool:
     """Whether nothing is heard of the node of a pod whose container was last seen at work: our pods have no probe that could say it else."""
     conditions = pod.get("status", {}).get("conditions") or []
-    return waits.working([pod]) and any(one["type"] == "Ready" and one["status"] != "True" for one in conditions) and _begun(pod)
+    gated = pod.get("spec", {}).get("readinessGates")  # whoever set one says when the pod is ready
+    return waits.working([pod]) and not gated and any(one["type"] == "Ready" and one["status"] != "True" for one in conditions) and _begun(pod)
 
 
 def unscheduled(pod: Manifest) -> str:
@@ -334,9 +348,35 @@ def _job_of(run: _Run, step: str, named: Mapping[str, str], status: RunStatus | 
         return run.driver
     of_step = run.steps(step)
     told = [job for job in of_step if job["metadata"]["name"] == named.get(step)]
-    elsewhere = step in named and status is not None and status.steps[step].state is StepState.RUNNING  # another run made it
+    elsewhere = step in named and _runs(status, step)  # another run made it
     found = told or ([] if elsewhere else of_step)
     return found[-1] if found else None
+
+
+def _runs(status: RunStatus | None, step: str) -> bool:
+    """Whether the step runs, for the driver."""
+    found = status.steps.get(step) if status else None
+    return found is not None and found.state is StepState.RUNNING
+
+
+def _claims_of(pod: Manifest) -> list[str]:
+    found = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in pod["spec"].get("volumes") or []]
+    return [name for name in found if name]
+
+
+def _whole(one: Manifest) -> Manifest:
+    """An object as who reads it may count on: without nulls, and with the parts that an API server leaves out where they are empty."""
+    found = _without_nulls(one)
+    status = found.get("status") or {}
+    if "conditions" in status:
+        status["conditions"] = [{"type": "", "status": "", **condition} for condition in status["conditions"]]
+    return {**found, "spec": found.get("spec") or {}, "status": status}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value if one is not None] if isinstance(value, list) else value
 
 
 def _mounting(events: Sequence[Manifest]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -54,6 +55,10 @@ _WHAT: Mapping[str, str] = MappingProxyType(
         "never-fits": "no node is large enough, even if nothing else ran there",
     }
 )
+
+
+_OF_NODES = "node.kubernetes.io/"
+"""The beginning of taints by which Kubernetes itself says that a node is not well: memory-pressure, disk-pressure, out-of-service."""
 
 
 def pending(facts: Facts, pod: Manifest) -> Diagnosis:
@@ -122,7 +127,10 @@ def _unbound(facts: Facts, claim: Manifest, evidence: tuple[Evidence, ...], crea
 def _nodes(facts: Facts, pod: Manifest) -> Diagnosis:
     said = unscheduled(pod)
     words = Evidence.of(pod, "status.conditions[PodScheduled].message", said)
-    found = fit(pod, facts.spaces)
+    try:
+        found = fit(pod, facts.spaces)
+    except ValueError as error:
+        found, facts = fit(pod, None), replace(facts, spaces=None, unknown={**facts.unknown, "nodes": str(error)})
     category = _CODES.get(found.code) or _by_words(said, pod)
     lines = found.lines
     if facts.spaces is None:
@@ -143,7 +151,7 @@ def _by_words(said: str, pod: Manifest) -> str:
 
 def _asked(pod: Manifest) -> tuple[Evidence, ...]:
     """What the pod asks for, where it is asked for."""
-    container = pod["spec"]["containers"][0]
+    container = next(iter(pod["spec"].get("containers") or [{}]))
     amounts = (container.get("resources") or {}).get("requests") or {}
     written = ", ".join(f"{name}: {amount}" for name, amount in amounts.items())
     found = [Evidence.of(pod, "spec.containers[0].resources.requests", written)] if written else []
@@ -161,8 +169,9 @@ def _remedy(category: str, facts: Facts, pod: Manifest, found: Fit, said: str) -
         case "never-fits":
             return _smaller(facts, pod)
         case "gpu-model":
-            device = next((name for name in requests(pod["spec"]) if vendor_of_resource(name)), "")
-            asked = requests(pod["spec"]).get(device, 0)
+            wanted = requests(pod["spec"]) if facts.spaces else {}
+            device = next((name for name in wanted if vendor_of_resource(name)), "")
+            asked = wanted.get(device, 0)
             models = [space.model(device) for space in facts.spaces or [] if space.allocatable.get(device, 0) >= asked and space.model(device)]
             return setting(facts.step, f"gpu_model: {models[0]}") if models else "modelyard gpus (the models that there are)"
         case "node-label":
@@ -182,18 +191,19 @@ def _remedy(category: str, facts: Facts, pod: Manifest, found: Fit, said: str) -
 
 def _smaller(facts: Facts, pod: Manifest) -> str:
     """The setting with the most that one node has."""
-    asked, there = requests(pod["spec"]), facts.spaces or []
+    there = facts.spaces or []
+    asked = requests(pod["spec"]) if there else {}
     short: list[str] = []
     for name, amount in asked.items():
         most = max((space.allocatable.get(name, 0) for space in there), default=0)
-        if not there or amount <= most:
+        if amount <= most:
             continue
         if vendor_of_resource(name):
             short.append(f"gpus: {most}")
-        elif name == "cpu":
+        elif name == "cpu" and most >= 1000:
             short.append(f"cpu: {most // 1000}")
-        elif name == "memory":
-            short.append(f"memory: {most >> 30}Gi")
+        elif name == "memory" and most >> 20:
+            short.append(f"memory: {most >> 30}Gi" if most >> 30 else f"memory: {most >> 20}Mi")
     if not facts.step and (less := [text for text in short if text.startswith("memory: ")]):
         return f'driver_memory = "{less[0].removeprefix("memory: ")}" in modelyard.toml'
     if not facts.step:
@@ -203,7 +213,7 @@ def _smaller(facts: Facts, pod: Manifest) -> str:
 
 def _now(facts: Facts, pod: Manifest) -> str:
     """What would run at once, else waiting."""
-    asked = requests(pod["spec"])
+    asked = requests(pod["spec"]) if facts.spaces else {}
     device = next((name for name in asked if vendor_of_resource(name)), None)
     free = max((space.free(device) or 0 for space in facts.spaces or [] if space.ready and not space.cordoned), default=0) if device else 0
     if device and facts.step and 0 < free < asked[device]:
@@ -213,8 +223,13 @@ def _now(facts: Facts, pod: Manifest) -> str:
 
 def _tolerate(facts: Facts, pod: Manifest, nearest: Space | None, said: str) -> str:
     refused = [taint for taint in (nearest.taints if nearest else ()) if not tolerated(taint, pod["spec"].get("tolerations") or [])]
-    if not refused and (told := re.search(r"untolerated taint\(?s?\)? ?\{([^:}]+): ?([^}]*)\}", said)):
-        refused = [{"key": told[1], "value": told[2]}]
+    if not refused:
+        named: list[Mapping[str, str]] = [
+            {"key": key, "value": value} for key, value in re.findall(r"untolerated taint\(?s?\)? ?\{([^:}]+): ?([^}]*)\}", said)
+        ]
+        refused = sorted(named, key=lambda taint: "node-role.kubernetes.io/" in taint["key"])[:1]  # a control plane is rarely what is meant
+    if any(taint["key"].startswith(_OF_NODES) for taint in refused):  # it goes when the node is well again, and a pod has no business there before
+        return f"kubectl describe node {nearest.name if nearest else 'NODE'}"
     if not facts.step and refused:
         return f"kubectl taint node {nearest.name if nearest else 'NODE'} {refused[0]['key']}-"
     items = ", ".join(_toleration(taint) for taint in refused) or "{key: KEY, operator: Exists}"
@@ -231,7 +246,9 @@ def _model(pod: Manifest) -> str:
     required = ((pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     parts = [one for term in required.get("nodeSelectorTerms") or [] for one in term.get("matchExpressions") or []]
     return ", ".join(
-        dict.fromkeys(value for one in parts if any(one["key"] in vendor.labels for vendor in VENDORS.values()) for value in one.get("values") or [])
+        dict.fromkeys(
+            value for one in parts if any(one.get("key") in vendor.labels for vendor in VENDORS.values()) for value in one.get("values") or []
+        )
     )
 
 

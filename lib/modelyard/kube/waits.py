@@ -39,14 +39,14 @@ def _pod(pod: Manifest) -> str:
         if waiting.get("reason") and waiting["reason"] not in _QUIET:
             return ": ".join(text for text in (waiting["reason"], waiting.get("message")) if text)
     for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', 'no node yet')}"
     return "its container is being made" if status.get("phase") == "Pending" else ""
 
 
 def _event(event: Manifest) -> str:
     """A reason why the Job has no pod: quota, limits, pod security, a missing service account."""
-    return f"{event['reason']}: {event.get('message', '')}" if event.get("type") == "Warning" else ""
+    return f"{event.get('reason', '')}: {event.get('message', '')}" if event.get("type") == "Warning" else ""
 
 
 def _containers(pod: Manifest) -> Sequence[Manifest]:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,16 @@ def _drive(file: Path, root: Path, cluster: Cluster, signals: Signals) -> RunSta
     render.check(pipeline, asked, place)  # who submits has looked; who installs a chart or a schedule by other means has not
     yard = Yard.open(root)
     own = os.environ.get(render.OWN_JOB) or told.run
+    if not own:
+        remedy = "have a Job make the driver's pod: modelyard render FILE, modelyard schedule apply, or the chart"
+        raise Usage("the driver does not know its Job", why=f"{render.OWN_JOB} is empty, and {file.name} names no run", remedy=remedy)
     owner = _patiently(lambda: cluster.get("Job", own), signals)
     asked = {**asked, "driver": owner["metadata"]["uid"] if owner else ""}
     if told.run:
         run, ours = take(yard, told.run, pipeline, asked)
     else:
-        run, ours = named(yard, pipeline, asked, place, owner)
+        is_anothers = partial(_is_anothers, own=own, cluster=cluster, signals=signals)
+        run, ours = named(yard, pipeline, asked, place.image, owner=owner, is_anothers=is_anothers)
         _patiently(lambda: cluster.patch("Job", own, {"metadata": {"labels": {names.RUN: run.id}}}), signals)
     jobs = Jobs(cluster, place, yard, run, pipeline.name, shares_yard=True, owner=owner)
     view = Mirror(cluster, run, pipeline.name, Lines(), yard=yard, jobs=lambda: jobs.made)
@@ -171,33 +176,46 @@ def take(yard: Yard, run_id: str, pipeline: Pipeline, settings: Mapping[str, Any
     return made or yard.runs.get(run_id), made is not None
 
 
-def named(yard: Yard, pipeline: Pipeline, settings: Mapping[str, Any], place: Place, owner: Manifest | None) -> tuple[Run, bool]:
+def named(
+    yard: Yard, pipeline: Pipeline, settings: Mapping[str, Any], image: str, *, owner: Manifest | None, is_anothers: Callable[[str], bool]
+) -> tuple[Run, bool]:
     """The run of a Job whose name is not a run's, as a chart or a schedule makes them, and whether it is new.
 
     It is named by its pipeline and the tick that the Job is for, with the first number that nobody has: so the Job's next pod finds it again.
-    Raises NoInput: there is no such Job any more.
+    is_anothers: whether the cluster has a run of that name which this yard does not know, as of a driver that has not begun, or one elsewhere.
+    Raises NoInput: there is no such Job any more; Usage: its tick is no time.
     """
     if owner is None:
         raise NoInput("the driver's own Job is gone", why="it says which run this is", remedy="apply it again")
-    prefix = names.run_name(pipeline, place.image, 1, tick(owner)).removesuffix("-r1")
-    taken = yard.runs.named(prefix)
-    for run in taken:
-        if run.spec()["settings"].get("driver") == settings["driver"]:
-            return run, False
+    prefix = names.run_name(pipeline, image, 1, tick(owner)).removesuffix("-r1")
     spec = {"pipeline": pipeline.to_dict(), "settings": dict(settings)}
-    number = max((int(run.id.rpartition("-r")[2]) for run in taken), default=0)
+    number = 0
     while True:
-        number += 1
+        taken = yard.runs.named(prefix)  # each time: another pod of this Job may be faster
+        for run in taken:
+            if run.spec()["settings"].get("driver") == settings["driver"]:
+                return run, False
+        number = max([number, *(int(run.id.rpartition("-r")[2]) for run in taken)]) + 1
         run_id = f"{prefix}-r{number}"
-        if made := yard.runs.create(run_id, spec, first_status(run_id, pipeline)):
+        if not is_anothers(run_id) and (made := yard.runs.create(run_id, spec, first_status(run_id, pipeline))):
             return made, True
 
 
 def tick(job: Manifest) -> str:
-    """The tick of a schedule that a Job is for, in UTC (`2026-11-23T03:00:00Z`); empty for a Job that no schedule made."""
+    """The tick of a schedule that a Job is for, in UTC (`2026-11-23T03:00:00Z`); empty for one that no schedule made. Raises Usage: it is no time."""
     annotations = job["metadata"].get("annotations") or {}
     text = annotations.get(names.TICK) or annotations.get(names.SCHEDULED) or ""
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if text else ""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if text else ""
+    except (ValueError, OverflowError) as error:
+        where, remedy = f"Job {job['metadata']['name']}: annotation {names.TICK} or {names.SCHEDULED}", "modelyard schedule trigger writes it"
+        raise Usage(f"the tick {text[:100]!r} is no time", where=where, why=str(error), remedy=remedy) from error
+
+
+def _is_anothers(run_id: str, own: str, cluster: Cluster, signals: Signals) -> bool:
+    """Whether the cluster has a Job or a status of that run; the own Job, which may be called like it, is no other."""
+    job = None if run_id == own else _patiently(lambda: cluster.get("Job", run_id), signals)
+    return job is not None or _patiently(lambda: cluster.get("ConfigMap", names.status_name(run_id)), signals) is not None
 
 
 def _outcome(status: RunStatus) -> Outcome:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
 from modelyard.errors import Crashed, NoInput, Yielded, suggest
 from modelyard.kube import names
 from modelyard.kube.cluster import Cluster
@@ -52,7 +50,7 @@ def kept_there(cluster: Cluster, run: str) -> dict[str, Diagnosis]:
     data: Mapping[str, str] = (cluster.get("ConfigMap", names.status_name(run)) or {}).get("data") or {}
     try:
         return {name: Diagnosis.model_validate(one) for name, one in json.loads(data.get(DIAGNOSES, "{}")).items()}
-    except (ValidationError, ValueError):
+    except (ValueError, AttributeError, RecursionError):
         return {}  # the step's own word is there all the same
 
 

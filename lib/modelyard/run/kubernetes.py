@@ -18,7 +18,7 @@ from modelyard.errors import Crashed, Failure, Interrupted, NoAccelerator, NoInp
 from modelyard.kube import ends, names, runs, waits
 from modelyard.kube.cluster import Cluster, Manifest
 from modelyard.kube.diagnose import diagnose
-from modelyard.kube.diagnosis import Diagnosis, Evidence
+from modelyard.kube.diagnosis import Diagnosis, Evidence, setting
 from modelyard.kube.endings import ended, of_ending
 from modelyard.kube.facts import Facts, gather
 from modelyard.kube.place import Place
@@ -162,7 +162,7 @@ class Execution:
     def diagnosis(self, outcome: Outcome) -> Diagnosis:
         """Why it ended so: what held it up for too long, else what its Job and its pods say."""
         if self._held_up:
-            limit = Evidence(object=f"Job {self._name}", field=f"steps.{self.order.step}.resources.pending_limit", value=outcome.what)
+            limit = Evidence(object=f"run {self.of.run.id}", field=f"steps.{self.order.step}.resources.pending_limit", value=outcome.what)
             update = {"what": f"{outcome.what}: {self._held_up.what}", "evidence": (*self._held_up.evidence, limit), "exit_code": outcome.exit_code}
             return self._held_up.model_copy(update=update)
         run, step = self.of.run.id, self.order.step
@@ -307,10 +307,14 @@ class Execution:
     def _explained(self) -> Diagnosis | None:
         """Why it finds no place, while its Job is still there to be looked at; None where the cluster does not let it be known."""
         try:
-            return diagnose(gather(self.of.cluster, self.of.run.id, self.order.step))
+            found = diagnose(gather(self.of.cluster, self.of.run.id, self.order.step))
         except Failure as failure:
             self._note = "; ".join(filter(None, [self._note, f"why cannot be looked at: {failure.what}"]))
             return None
+        if not found.remedy.startswith(("modelyard wait ", "nothing: ")):
+            return found
+        limit = setting(self.order.step, "pending_limit: LONGER")  # its Job goes now: waiting for it would not help
+        return found.model_copy(update={"remedy": f"modelyard run FILE (when there is room; or {limit})"})
 
     def _evidence(self) -> str:
         return "; ".join(f"{node}: {why}" for node, why in self._avoid.items())
@@ -378,7 +382,8 @@ class Execution:
         kept = last.outcome() if last else None
         late = outcome.exit_code in (Interrupted.exit_code, Yielded.exit_code)
         if last and kept and (kept.exit_code == outcome.exit_code or (late and kept.exit_code == 0)):
-            outcome = kept.model_copy(update={"attempt": last.number})
+            elsewhere = {"why": outcome.why} if self._avoid and outcome.exit_code == NoAccelerator.exit_code else {}  # an attempt knows its own node
+            outcome = kept.model_copy(update={"attempt": last.number, **elsewhere})
         if outcome.exit_code == 0 and not outcome.artifact and self.order.step_settings().makes():
             remedy = "run it again: what it made is found in the yard"
             lost = Crashed("the step succeeded, and what it said is gone", where=f"Job {self._name}", remedy=remedy)
@@ -397,8 +402,8 @@ def _last_progress(lines: Sequence[bytes]) -> Progress | None:
     for line in reversed(lines):
         try:
             entry = json.loads(line.partition(b" ")[2])
-        except ValueError:
+            if isinstance(entry, dict) and entry.get("event") == "progress":
+                return Progress.model_validate(entry)
+        except (ValueError, RecursionError):
             continue  # a library's own words
-        if isinstance(entry, dict) and entry.get("event") == "progress":
-            return Progress.model_validate(entry)
     return None

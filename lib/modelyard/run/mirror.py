@@ -127,10 +127,10 @@ class Mirror(View):
         name = names.status_name(self._run.id)
         if self._written is None:
             found = self._cluster.get("ConfigMap", name)
-            before = (found or {}).get("data", {})
-            self._jobs_before = json.loads(before.get("jobs.json", "{}"))
+            before = (found or {}).get("data") or {}
+            self._jobs_before = _by_step(before.get("jobs.json", "{}"))
             with self._lock:
-                self._diagnoses = {**json.loads(before.get(DIAGNOSES, "{}")), **self._diagnoses}
+                self._diagnoses = {**_by_step(before.get(DIAGNOSES, "{}")), **self._diagnoses}
         data = self._data()
         if data == self._written:
             found = self._cluster.get("ConfigMap", name)
@@ -146,12 +146,13 @@ class Mirror(View):
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
 
     def _data(self) -> dict[str, str]:
-        """What the ConfigMap says; without results where it would be too large, and it says so."""
+        """What the ConfigMap says; without the largest results and answers where it would be too large, and it says so."""
         with self._lock:
             status = self._status
-            diagnoses = {step: found for step, found in self._diagnoses.items() if status.steps[step].state is StepState.FAILED}
+            failed = {name for name, step in status.steps.items() if step.state is StepState.FAILED}
+            diagnoses = {step: found for step, found in self._diagnoses.items() if step in failed}
             progress = {step: found.model_dump(mode="json") for step, found in self._progress.items()}
-        kept = self._results(status)
+        kept = {**self._results(status), "diagnoses": diagnoses}
         jobs = {**self._jobs_before, **self._jobs()}
         left_out: list[str] = []
         while True:
@@ -161,7 +162,7 @@ class Mirror(View):
                 "progress.json": json.dumps(progress),
                 "jobs.json": json.dumps(jobs),
                 **({DIAGNOSES: json.dumps(diagnoses, ensure_ascii=False)} if diagnoses else {}),
-                "results.json": json.dumps(kept, ensure_ascii=False),
+                "results.json": json.dumps({kind: found for kind, found in kept.items() if found is not diagnoses}, ensure_ascii=False),
             }
             if sum(len(text.encode()) for text in data.values()) <= LARGEST or not any(kept.values()):
                 return data
@@ -189,3 +190,12 @@ class Mirror(View):
     def _go_on(self) -> None:
         while not self._ended.wait(PUSH_EVERY):
             self.push()
+
+
+def _by_step(text: str) -> dict[str, Any]:
+    """What an earlier driver wrote; nothing where it is torn, which what is written now replaces."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

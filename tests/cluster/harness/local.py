@@ -38,6 +38,16 @@ class LocalCluster(Cluster):
         finally:
             self.start_api_server()
 
+    def stop_kubelet(self, name: str) -> None:
+        """Kills the kubelet of a node, which the cluster then hears nothing of; its containers go on."""
+        node.stop_kubelet(self.state, name)
+
+    def start_kubelet(self, name: str) -> None:
+        """Starts the kubelet of a node again; returns when the node is Ready and has its accelerators, which a kubelet that starts may take away."""
+        node.start_kubelet_again(self.state, name)
+        processes.wait(self.state, f"{name} is Ready", partial(self.node_ready, name), process=f"{name}-kubelet", within=90)
+        accelerators.give(self, name, accelerators.NVIDIA)
+
     def load_image(self, image: str) -> None:
         """Has both nodes take an image from buildah's storage, as it is there now; use it with `imagePullPolicy: Never` or `IfNotPresent`."""
         images.load(self.state, network.NODES, image)

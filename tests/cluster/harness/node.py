@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 from tests.cluster.harness import network, processes
@@ -74,15 +75,7 @@ def start_kubelet(state: State, node: str, authority: Authority) -> None:
     processes.wait(state, f"containerd of {node} serves", lambda: log.exists() and served in log.read_text(), process=f"{node}-containerd", within=60)
     _make_cgroup(node)
     (folder / "kubelet.json").write_text(json.dumps(_kubelet_configuration(folder, node, authority)))
-    kubelet = [
-        f"--config={folder}/kubelet.json",
-        f"--kubeconfig={kubeconfig(state, node)}",
-        f"--hostname-override={node}",
-        f"--node-ip={network.address(node)}",
-        f"--root-dir={folder}/kubelet",
-        f"--cert-dir={folder}/kubelet-certificates",
-    ]
-    processes.start(state, f"{node}-kubelet", [program("kubelet"), *kubelet], namespace=network.namespace(node))
+    start_kubelet_again(state, node)
     proxy = [
         f"--kubeconfig={kubeconfig(state, 'kube-proxy')}",
         f"--hostname-override={node}",
@@ -95,6 +88,27 @@ def start_kubelet(state: State, node: str, authority: Authority) -> None:
         "--conntrack-tcp-timeout-close-wait=0",
     ]
     processes.start(state, f"{node}-kube-proxy", [program("kube-proxy"), *proxy], namespace=network.namespace(node))
+
+
+def start_kubelet_again(state: State, node: str) -> None:
+    """Starts a node's kubelet with the configuration that it has, unless it runs."""
+    if f"{node}-kubelet" in processes.running(state):
+        return
+    folder = state.node(node)
+    words = [
+        f"--config={folder}/kubelet.json",
+        f"--kubeconfig={kubeconfig(state, node)}",
+        f"--hostname-override={node}",
+        f"--node-ip={network.address(node)}",
+        f"--root-dir={folder}/kubelet",
+        f"--cert-dir={folder}/kubelet-certificates",
+    ]
+    processes.start(state, f"{node}-kubelet", [program("kubelet"), *words], namespace=network.namespace(node))
+
+
+def stop_kubelet(state: State, node: str) -> None:
+    """Kills a node's kubelet, as a machine that fails or loses its network would: its containers are left as they are."""
+    processes.stop(state, f"{node}-kubelet", how=signal.SIGKILL)
 
 
 def _kubelet_configuration(folder: Path, node: str, authority: Authority) -> dict[str, object]:

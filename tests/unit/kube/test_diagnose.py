@@ -13,7 +13,7 @@ from modelyard.errors import REGISTRY, Crashed, Failure, Interrupted, Rule, Yiel
 from modelyard.kube import names
 from modelyard.kube.cluster import Manifest
 from modelyard.kube.diagnose import SILENT, diagnose
-from modelyard.kube.diagnosis import CATEGORIES, Diagnosis, Group
+from modelyard.kube.diagnosis import CATEGORIES, LONGEST, Diagnosis, Group
 from modelyard.kube.facts import LIMIT, gather
 from modelyard.order import Outcome, termination_message
 from modelyard.yard.runs import Progress, RunState, StepState
@@ -121,6 +121,12 @@ TAINT = {"key": "team", "value": "vision", "effect": "NoSchedule"}
 HOLDS = event(pod(), "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets (login); attempting to pull may not succeed.")
 OTHER = job(run="other-0123456789-r1", name="other-tuned-abcdef0123")
 
+SHUT_DOWN = {
+    "reason": "Terminated",
+    "message": "Pod was terminated in response to imminent node shutdown.",
+    "conditions": [condition(DISRUPTED, "TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.")],
+}
+
 ROWS = {
     "the Job is being deleted": Row("being-deleted", [deleted(job())], ("Job", "metadata.deletionTimestamp", "2026"), "modelyard wait"),
     "the failure is decided": Row(
@@ -201,6 +207,18 @@ ROWS = {
         "steps.tuned.resources: {memory: 4Gi}",
         "maximum memory usage",
     ),
+    "limit range of storage": Row(
+        "limit-range",
+        uncreated("maximum ephemeral-storage usage per Container is 1Gi, but limit is 2Gi"),
+        ("Job", "event FailedCreate", "ephemeral-storage"),
+        "kubectl describe limitrange -n team",
+    ),
+    "limit range of parts of a core": Row(
+        "limit-range",
+        uncreated("maximum cpu usage per Container is 500m, but limit is 1"),
+        ("Job", "event FailedCreate", "500m"),
+        "kubectl describe limitrange -n team",
+    ),
     "pod security": Row(
         "pod-security",
         uncreated('violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)'),
@@ -219,6 +237,58 @@ ROWS = {
         ],
         ("Job", "event FailedCreate", "serviceaccount"),
         "kubectl apply -n team -f examples/cluster/access.yaml",
+    ),
+    "a node that is short of memory": Row(
+        "taint",
+        [
+            job(),
+            unplaced("0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }."),
+            node(taints=[{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]),
+            claim(),
+        ],
+        (POD, SCHEDULED, "memory-pressure"),
+        "^kubectl describe node node1$",
+    ),
+    "a node that is shut down": Row(
+        "drained",
+        [job(condition("Failed", "BackoffLimitExceeded")), pod(phase="Failed", **SHUT_DOWN)],
+        (POD, "status.reason", "Terminated"),
+        "modelyard run FILE",
+        exit_code=Crashed.exit_code,
+    ),
+    "a node that began anew": Row(
+        "node-lost",
+        ended(terminated(137, "ContainerStatusUnknown"), "BackoffLimitExceeded"),
+        (POD, f"{END}.reason", "ContainerStatusUnknown"),
+        "modelyard run FILE",
+        exit_code=Crashed.exit_code,
+    ),
+    "a container before the step that failed for good": Row(
+        "init-failed",
+        ended(waiting("PodInitializing"), "BackoffLimitExceeded", initContainerStatuses=[{"name": "mesh", **terminated(3)}]),
+        (POD, r"status.initContainerStatuses\[0\].state.terminated.exitCode", "3"),
+        f"^kubectl logs {JOB}-1 -c mesh -n team$",
+        exit_code=Crashed.exit_code,
+    ),
+    "a container beside the step that does not start": Row(
+        "running",
+        [job(), pod(runs(), phase="Running", initContainerStatuses=[{"name": "mesh", **waiting("CrashLoopBackOff", "back-off 10s")}])],
+        (POD, "spec.nodeName", NODE),
+        "modelyard wait",
+    ),
+    "a class that is none": Row(
+        "crashed",
+        ended(terminated(1, message='{"exit_code": 1, "category": "no such class", "what": "odd"}')),
+        (POD, f"{END}.message", "no such class"),
+        f"modelyard logs {RUN} {STEP}",
+        exit_code=1,
+    ),
+    "a message that is no word": Row(
+        "crashed",
+        ended(terminated(1, message="[" * 4096)),
+        (POD, f"{END}.message", r"^\[+$"),
+        f"modelyard logs {RUN} {STEP}",
+        exit_code=Crashed.exit_code,
     ),
     "no priority class": Row(
         "priority-missing", uncreated("no PriorityClass with name high was found"), ("Job", "event", "PriorityClass"), "priority: NAME"
@@ -548,7 +618,7 @@ ROWS = {
         "kubectl taint",
     ),
     "the node is gone": Row(
-        "node-lost", [job(), deleted(pod(runs(), phase="Running"))], (POD, "metadata.deletionTimestamp", "2026"), "kubectl delete node"
+        "node-lost", [job(), deleted(pod(runs(), phase="Running"))], (POD, "metadata.deletionTimestamp", "2026"), "modelyard wait"
     ),
     "evicted": Row(
         "evicted",
@@ -787,3 +857,53 @@ def test_a_yard_of_one_node_that_cannot_take_the_step() -> None:
     assert found.category == "yard-node"
     assert any(line.startswith("node1: ") and "node2" in line for line in found.arithmetic)
     assert "--access-mode ReadWriteMany" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ("mount failed: -o username=u,password=hunter2,vers=3", "username=u,password=***,vers=3"),
+        ("Get https://bot:hunter2@registry.example/v2: no", "https://***@registry.example/v2"),
+        ("Get https://registry.example/t?scope=a&token=hunter2: no", "scope=a&token=***"),
+    ],
+)
+def test_passwords_of_drivers_are_not_repeated(said: str, there: str) -> None:
+    found = diagnose(gather(objects.cluster(*mounting(said)), RUN, STEP))
+    assert found.category == "mount-failed"
+    assert there in found.evidence[-1].value
+    assert "hunter2" not in found.model_dump_json()
+
+
+def test_a_long_word_keeps_its_beginning_and_its_end() -> None:
+    """Container runtimes say at the end what it was."""
+    found = diagnose(gather(objects.cluster(*pulling(f"{'x' * 100_000}: not found")), RUN, STEP))
+    assert found.category == "image-not-found"
+    (long,) = (one.value for one in found.evidence if one.field.endswith("waiting.message"))
+    assert len(long) < LONGEST + 10
+    assert long.startswith(BACK_OFF)
+    assert long.endswith(": not found")
+
+
+def test_small_nodes_are_asked_for_what_they_have() -> None:
+    """No remedy asks for no memory at all, or for no core."""
+    small = node(gpus=8)
+    small["status"]["allocatable"] |= {"cpu": "900m", "memory": "700Mi"}
+    found = diagnose(gather(objects.cluster(job(), unplaced(NEVER), small, claim()), RUN, STEP))
+    assert (found.category, found.remedy) == ("never-fits", "steps.tuned.resources: {memory: 700Mi}")
+
+
+def test_of_several_taints_the_control_planes_is_the_last_to_be_tolerated() -> None:
+    """Where nodes are hidden, and the scheduler's words are all there is."""
+    words = "0/2 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+    cluster = objects.cluster(job(), unplaced(f"{words}1 node(s) had untolerated taint {{team: vision}}."), claim())
+    cluster.forbidden = {("list", "Node")}
+    assert diagnose(gather(cluster, RUN)).remedy == "steps.tuned.resources: {tolerations: [{key: team, value: vision}]}"
+
+
+def test_a_readiness_gate_is_no_silent_node() -> None:
+    gated_pod = pod(runs(), phase="Running", conditions=ABSENT)
+    cluster = objects.cluster(job(), gated_pod)
+    cluster.forbidden = {("get", "Node")}
+    assert diagnose(gather(cluster, RUN)).category == "node-lost"
+    gated_pod["spec"]["readinessGates"] = [{"conditionType": "team.example/ready"}]
+    assert diagnose(gather(cluster, RUN)).category == "running"

@@ -160,3 +160,10 @@ def test_a_job_whose_failure_is_decided_has_not_ended() -> None:
     assert ends.finished(job("")) is None
     assert ends.finished(job("Failed")) == "Failed"
     assert ends.finished(job("Complete")) == "Complete"
+
+
+def test_a_container_that_never_began_ran_for_no_time() -> None:
+    """The kubelet has it begin in 1970."""
+    never = pod(128, "exec: no such file", ended_by="StartError")
+    never["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
+    assert ends.outcome(job(), [never]).seconds == 0.0

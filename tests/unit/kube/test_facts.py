@@ -8,7 +8,7 @@ from modelyard.errors import Corrupt, NoInput, NoPermission, Unavailable
 from modelyard.kube.cluster import Kind, Manifest
 from modelyard.kube.diagnose import diagnose
 from modelyard.kube.diagnosis import Diagnosis
-from modelyard.kube.facts import LIMIT, gather
+from modelyard.kube.facts import DIAGNOSES, LIMIT, gather
 from modelyard.yard.runs import RunState, StepState
 
 from . import objects
@@ -85,8 +85,9 @@ def test_what_is_not_there_is_said() -> None:
     cluster = objects.cluster(job(), job(run="reviews-0123456789-r2", name="another"))
     with pytest.raises(NoInput, match="begins the names of 2 runs"):
         gather(cluster, "reviews")
-    with pytest.raises(NoInput, match="there is no run 'x-r1'"):
-        gather(cluster, "x-r1")
+    for odd in ("x-r1", "a,b=c-r1", "../x-r1", "\x1b[2J-r1"):
+        with pytest.raises(NoInput, match="there is no run"):
+            gather(cluster, odd)
     with pytest.raises(NoInput) as unknown:
         gather(cluster, RUN, "tunet")
     assert "tuned" in unknown.value.remedy
@@ -134,3 +135,63 @@ def test_a_status_that_is_torn_says_which() -> None:
     with pytest.raises(Corrupt, match="cannot be read") as found:
         gather(objects.cluster(DRIVER, torn), RUN)
     assert found.value.remedy == f"kubectl delete configmap {RUN}-status -n team"
+
+
+@pytest.mark.parametrize("key", ["jobs.json", "progress.json", DIAGNOSES])
+@pytest.mark.parametrize("text", ["{", "[]", '{"tuned": 1}', "[" * 5000])
+def test_what_is_torn_beside_the_status_takes_no_answer(key: str, text: str) -> None:
+    torn = mirror({STEP: failed("data", 65)}, state=RunState.FAILED)
+    torn["data"][key] = text
+    found = diagnose(gather(objects.cluster(torn), RUN))
+    assert (found.category, found.step) == ("data", STEP)
+
+
+def test_a_schedules_driver_at_work_is_found_though_its_pod_was_made_without_the_runs_name() -> None:
+    """The driver names the run, and labels its Job; its pod was there before."""
+    nightly = job(role="driver", name="nightly-29384756")
+    made = pod(runs(), of=nightly, phase="Running")
+    del made["metadata"]["labels"]["modelyard.dev/run"]
+    at_work = [nightly, made, job(), pod(runs(), phase="Running"), running(tuned=StepState.RUNNING)]
+    facts = gather(objects.cluster(*at_work), RUN)
+    assert (facts.step, diagnose(facts).category) == (STEP, "running")
+    assert diagnose(gather(objects.cluster(*at_work), RUN, "")).evidence[0].object == "Pod nightly-29384756-1"
+    made["status"] = pod(terminated(137, "OOMKilled"), of=nightly, phase="Failed")["status"]
+    assert diagnose(gather(objects.cluster(*at_work), RUN)).category == "host-oom"
+
+
+def test_what_looks_like_a_name_and_is_the_beginning_of_one_stays_within_the_limit() -> None:
+    long = f"{RUN}2"
+    other = job(run="other-0123456789-r1", name="other-tuned-abcdef0123")
+    stuck = {**unplaced(TAINTED), "metadata": pod(of=other, node="")["metadata"]}
+    stuck["spec"]["volumes"].append({"name": "more", "persistentVolumeClaim": {"claimName": "more"}})
+    status = mirror({STEP: StepState.RUNNING}, jobs={STEP: "other-tuned-abcdef0123"})
+    status["metadata"]["name"] = f"{long}-status"
+    nightly = job(role="driver", name="nightly", run=long)
+    made = pod(runs(), of=nightly, phase="Running")
+    del made["metadata"]["labels"]["modelyard.dev/run"]
+    cluster = objects.cluster(
+        nightly, made, other, stuck, status, node(taints=[{"key": "team", "effect": "NoSchedule"}]), claim(), claim(name="more")
+    )
+    facts = gather(cluster, RUN)
+    assert (facts.run, diagnose(facts).category) == (long, "taint")
+    assert cluster.requests <= LIMIT
+
+
+def test_without_pods_nothing_is_said_of_them() -> None:
+    cluster = objects.cluster(job(), pod(terminated(1)))
+    cluster.forbidden = {("list", "Pod")}
+    found = diagnose(gather(cluster, RUN))
+    assert (found.category, found.what) == ("no-pod", "its pods may not be looked at")
+    assert any(text.startswith("pods: ") for text in found.unknown)
+
+
+def test_a_job_of_a_step_that_the_status_does_not_have() -> None:
+    """As of a run that was begun again from a file of other steps, and torn in between."""
+    status = mirror({"other": StepState.WAITING}, jobs={STEP: "gone"})
+    assert diagnose(gather(objects.cluster(job(), pod(runs(), phase="Running"), status), RUN, STEP)).category == "running"
+
+
+def test_an_answer_of_a_later_version_is_one() -> None:
+    stored = Diagnosis(category="of-tomorrow", what="who knows")
+    found = diagnose(gather(objects.cluster(mirror({STEP: failed("bug", 70)}, state=RunState.FAILED, kept={STEP: stored})), RUN))
+    assert (found.category, found.meaning, found.seen) == ("of-tomorrow", "", "")

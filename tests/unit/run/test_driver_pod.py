@@ -20,7 +20,7 @@ from modelyard.run.driver import main
 from modelyard.spec import Pipeline
 from modelyard.steps import Search
 from modelyard.yard import Yard
-from modelyard.yard.runs import RunState, StepState
+from modelyard.yard.runs import Run, RunState, StepState
 
 from .standin import Clock, Standin
 
@@ -99,6 +99,63 @@ def test_a_job_that_a_schedule_made_names_its_run_by_the_tick(pod: Pod, clock: C
         names.run_name(PIPELINE, PLACE.image, number, tick)
         for number, tick in ((1, "2026-11-23T02:00:00Z"), (1, "2026-11-23T03:00:00Z"), (2, "2026-11-23T02:00:00Z"))
     ]
+
+
+def by_a_chart(pod: Pod, monkeypatch: pytest.MonkeyPatch, **metadata: Any) -> None:
+    """A Job whose driver names the run."""
+    pod.file.write_text(json.dumps({**json.loads(pod.file.read_text()), "run": ""}))
+    pod.cluster.create({"kind": "Job", "metadata": {"name": "looks-chart", **metadata}})
+    monkeypatch.setenv("MODELYARD_JOB", "looks-chart")
+
+
+def stopped(pod: Pod, clock: Clock) -> str:
+    """Drive until SIGTERM comes; the run that the Job is labelled with."""
+    clock.then = [(clock.now + 1, lambda: signal.raise_signal(signal.SIGTERM))]
+    assert pod.drive() == Yielded.exit_code
+    return str(pod.cluster.objects["Job", "looks-chart"]["metadata"]["labels"][names.RUN])
+
+
+@pytest.mark.parametrize("left", ["Job", "ConfigMap"])
+def test_a_number_that_the_cluster_has_given_is_not_given_again(pod: Pod, clock: Clock, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    """A submitter's driver has not begun, or one elsewhere has mirrored its run: the yard knows neither."""
+    if left == "ConfigMap":
+        del pod.cluster.objects["Job", RUN]
+        pod.cluster.create({"kind": "ConfigMap", "metadata": {"name": names.status_name(RUN)}, "data": {"cancel": "1"}})
+    by_a_chart(pod, monkeypatch)
+    assert stopped(pod, clock) == names.run_name(PIPELINE, PLACE.image, 2)
+    assert stopped(pod, clock) == names.run_name(PIPELINE, PLACE.image, 2)
+
+
+def test_two_pods_of_one_job_at_once_have_one_run(pod: Pod, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    del pod.cluster.objects["Job", RUN]
+    by_a_chart(pod, monkeypatch)
+    assert stopped(pod, clock) == RUN
+    runs = type(Yard.open(pod.yard).runs)
+    named, looks = runs.named, iter([list[Run]()])  # the second one looked before the first had made the run
+    monkeypatch.setattr(runs, "named", lambda *arguments: next(looks, named(*arguments)))
+    assert stopped(pod, clock) == RUN
+    assert len(Yard.open(pod.yard).runs.list()) == 1
+
+
+def test_a_pod_that_no_job_made_is_told_so(pod: Pod, monkeypatch: pytest.MonkeyPatch, terminal: Path) -> None:
+    by_a_chart(pod, monkeypatch)
+    monkeypatch.setenv("MODELYARD_JOB", "")
+    assert pod.drive() == 64
+    assert "MODELYARD_JOB is empty" in said(terminal)["why"]
+
+
+@pytest.mark.parametrize("text", ["tonight", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+14:00"])
+def test_a_tick_that_is_no_time_is_no_error_of_ours(pod: Pod, monkeypatch: pytest.MonkeyPatch, terminal: Path, text: str) -> None:
+    by_a_chart(pod, monkeypatch, annotations={names.TICK: text})
+    assert pod.drive() == 64
+    assert text in said(terminal)["what"]
+
+
+def test_a_job_that_is_gone_names_no_run(pod: Pod, monkeypatch: pytest.MonkeyPatch, terminal: Path) -> None:
+    by_a_chart(pod, monkeypatch)
+    del pod.cluster.objects["Job", "looks-chart"]
+    assert pod.drive() == 66
+    assert not Yard.open(pod.yard).runs.list()
 
 
 def test_a_pipeline_that_is_none_is_told_by_the_driver_of_a_chart(pod: Pod, terminal: Path) -> None:

@@ -82,6 +82,22 @@ def test_a_step_that_finds_no_place_ends_in_the_category_of_what_held_it_up(yard
     assert (raised.value.category, raised.value.remedy) == ("taint", found.remedy)
 
 
+def test_what_was_held_up_too_long_is_not_told_to_wait(yard: Yard, cluster: Standin, clock: Clock) -> None:
+    """Its Job is gone: it does not begin by itself any more."""
+
+    def stuck() -> None:
+        (name,) = cluster.jobs()
+        cluster.pod(name, phase="Pending", conditions=[unschedulable("0/1 nodes are available: 1 Insufficient cpu. 1 No preemption victims found.")])
+
+    cluster.forbidden = {("list", "Node"), ("get", "PersistentVolumeClaim")}
+    clock.then = [(clock.now + 2, stuck)]
+    _, status = drive(yard, cluster)
+    found = kept(cluster)["find"]
+    assert found.category == "busy"
+    assert found.remedy == "modelyard run FILE (when there is room; or steps.find.resources: {pending_limit: LONGER})"
+    assert status.steps["find"].remedy == found.remedy
+
+
 def test_a_failed_attempt_keeps_what_its_pod_said(yard: Yard, cluster: Standin, clock: Clock) -> None:
     def fails() -> None:
         (name,) = cluster.jobs()
@@ -135,9 +151,10 @@ def test_the_next_driver_keeps_what_the_last_one_found_out(yard: Yard, cluster: 
     assert kept(cluster)["find"].category == "killed"
 
 
-def test_what_is_kept_and_torn_leaves_the_steps_own_word(cluster: Standin) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"find": {}}', "[" * 5000])
+def test_what_is_kept_and_torn_leaves_the_steps_own_word(cluster: Standin, text: str) -> None:
     labels = {names.ROLE: "status", names.RUN: NAME}
-    cluster.create({"kind": "ConfigMap", "metadata": {"name": names.status_name(NAME), "labels": labels}, "data": {DIAGNOSES: "{"}})
+    cluster.create({"kind": "ConfigMap", "metadata": {"name": names.status_name(NAME), "labels": labels}, "data": {DIAGNOSES: text}})
     assert kept(cluster) == {}
 
 

@@ -231,6 +231,17 @@ def test_no_other_node_ends_with_what_was_found_on_the_first(jobs: Jobs, cluster
     assert second not in cluster.jobs()
 
 
+def test_what_was_found_on_each_node_is_not_lost_to_what_the_last_attempt_wrote(jobs: Jobs, cluster: Standin, clock: Clock) -> None:
+    execution = jobs.begin(order())
+    for number, node in ((1, "node-a"), (2, "node-b"), (3, "node-c")):
+        said = refused(node).model_copy(update={"attempt": number})
+        jobs.run.new_attempt(order().step).write_outcome(said)
+        cluster.ends(name_of(order(), number), said, node=node)
+        found = wait(execution, clock)
+    assert found is not None
+    assert (found.attempt, found.why) == (3, "node-a: no driver on node-a; node-b: no driver on node-b; node-c: no driver on node-c")
+
+
 # --- what it waits for
 
 
@@ -397,6 +408,16 @@ def test_an_older_attempt_does_not_speak_for_one_that_crashed(jobs: Jobs, cluste
     found = wait(execution, clock)
     assert found is not None
     assert found.exit_code == HostOom.exit_code
+
+
+@pytest.mark.parametrize("line", [b'{"event": "progress"}', b'{"event": "progress", "done": "many"}', b"[" * 5000])
+def test_a_log_may_say_anything_of_progress(yard: Yard, cluster: Standin, clock: Clock, line: bytes) -> None:
+    execution = executor(yard, cluster, "reviews-r1", shares_yard=False).begin(order())
+    pod = cluster.runs(name_of(order()))
+    good = b'2026-01-01T00:00:00Z {"event": "progress", "done": 3, "total": 8, "unit": "rows"}'
+    cluster.streams[pod] = [[good, b"2026-01-01T00:00:01Z " + line]]
+    assert wait(execution, clock) is None
+    assert execution.progress() == Progress(done=3, total=8, unit="rows")
 
 
 def test_without_the_yard_progress_comes_from_the_log(yard: Yard, cluster: Standin, clock: Clock) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from modelyard.errors import NoPermission, Unavailable
 from modelyard.kube import names
+from modelyard.kube.diagnosis import Diagnosis
+from modelyard.kube.facts import DIAGNOSES
 from modelyard.order import Outcome
 from modelyard.run import mirror as module
 from modelyard.run.mirror import Mirror
@@ -199,3 +201,32 @@ def test_what_it_is_shown_is_handed_on(cluster: Standin, yard: Yard, run: Run) -
     mirrored.progress("find", Progress(done=1, unit="rows"))
     mirrored.note("listen")
     assert seen == [(NAME, "anew"), RunState.RUNNING, ("find", 1), "listen"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 5000])
+def test_what_is_torn_is_written_anew(cluster: Standin, yard: Yard, run: Run, text: str) -> None:
+    name = names.status_name(NAME)
+    cluster.create({"kind": "ConfigMap", "metadata": {"name": name}, "data": {"jobs.json": text, DIAGNOSES: text}})
+    kept = mirror(cluster, yard, run, jobs={"find": "looks-find-0"})
+    kept.diagnosed("find", Diagnosis(category="data", what="no rows"))
+    kept.changed(step(run, state=StepState.FAILED))
+    assert kept.push()
+    data = cluster.get("ConfigMap", name)["data"]  # type: ignore[index]
+    assert json.loads(data["jobs.json"]) == {"find": "looks-find-0"}
+    assert json.loads(data[DIAGNOSES])["find"]["what"] == "no rows"
+
+
+def test_answers_that_are_too_large_are_left_out(cluster: Standin, yard: Yard, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 5_000)
+    kept = mirror(cluster, yard, run)
+    lines = tuple(f"node{number}: 8 nvidia.com/gpu; 16 asked" for number in range(1000))
+    kept.diagnosed("find", Diagnosis(category="never-fits", what="too large", arithmetic=lines))
+    kept.diagnosed("more", Diagnosis(category="data", what="no rows"))
+    failed = step(run, state=StepState.FAILED)
+    more = failed.steps["more"].model_copy(update={"state": StepState.FAILED})
+    kept.changed(failed.model_copy(update={"steps": {**failed.steps, "more": more}}))
+    assert kept.push()
+    data = cluster.get("ConfigMap", names.status_name(NAME))["data"]  # type: ignore[index]
+    assert list(json.loads(data[DIAGNOSES])) == ["more"]
+    assert "diagnoses" not in json.loads(data["results.json"])
+    assert any("find" in note for note in json.loads(data["status.json"])["notes"])

@@ -86,6 +86,16 @@ def test_a_run_whose_status_has_ended_is_not_joined_although_its_job_has_not_sai
     assert submit(PIPELINE, settings(), PLACE, cluster) == (names.run_name(PIPELINE, PLACE.image, 2), False)
 
 
+def test_a_live_run_of_a_charts_job_is_joined(cluster: Standin) -> None:
+    """By the name that its driver gave it; that of a tick is another run."""
+    marks = {names.ROLE: "driver", names.PIPELINE: "looks"}
+    for job, run in (("chart-1", FIRST), ("nightly-1", names.run_name(PIPELINE, PLACE.image, 1, "2026-11-23T02:00:00Z"))):
+        cluster.create({"kind": "Job", "metadata": {"name": job, "labels": {**marks, names.RUN: run}}, "spec": {}})
+    assert submit(PIPELINE, settings(), PLACE, cluster) == (FIRST, True)
+    del cluster.objects["Job", "chart-1"]
+    assert submit(PIPELINE, settings(), PLACE, cluster) == (FIRST, False)
+
+
 def test_a_run_that_is_being_deleted_is_not_joined(cluster: Standin) -> None:
     submit(PIPELINE, settings(), PLACE, cluster)
     cluster.delete("Job", FIRST, wait_for_pods=True)
