@@ -5,7 +5,8 @@ metrics.json (schema 1) holds
   rows                          in the split; usable (with a text); evaluated; faults: why the others are not usable, with counts; seed of the sample
   labels                        the model's, in the order of their ids: the order of `classes` and of both axes of `confusion`
   metrics                       name -> value, low, high (95 %), n, interval (wilson or bootstrap); names as in metrics.py. With `against` also
-                                `difference`: the value less that of the other model, on the same rows, with a paired interval; same keys
+                                `difference`: the value less that of the other model, on the same rows, with a paired interval (agresti-min for
+                                accuracy, else bootstrap); same keys
   against                       null, or the other model: `digests` of both models; its `metrics`; `changed`: the rows that the two answer
                                 differently, as fixed (only the model is right), broken (only the other is right), other (neither is)
   classes, confusion, baseline  per label; rows true, columns predicted; the share of the most frequent label, which any model must beat
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ def run(context: Context) -> Produced:
     against, differences = None, dict[str, metrics.Metric]()
     if other is not None:
         differences = metrics.differences(true, found.predicted, other, len(labels), settings.seed)
+        if _alone(context):  # of an artifact and itself nothing is left to chance
+            differences = {name: replace(difference, low=0.0, high=0.0) for name, difference in differences.items()}
         against = _against(context, true, found.predicted, other, labels)
         predictions = [{**record, "against": labels[guess]} for record, guess in zip(predictions, other, strict=True)]
     seed = settings.seed if len(rows) < len(usable) else None

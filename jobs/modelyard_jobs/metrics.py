@@ -29,7 +29,7 @@ class Metric:
     low: float
     high: float
     n: int
-    interval: Literal["wilson", "bootstrap"]
+    interval: Literal["wilson", "bootstrap", "agresti-min"]
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,20 @@ def paired_difference(gained: int, lost: int, n: int) -> Difference:
     total = n + 2
     centre = (gained - lost) / total
     half = Z * float(np.sqrt((gained + lost + 1) - total * centre * centre)) / total
+    # Of whole rows, not of two shares: a floor of -0.01 is met by 20 of 2000 less.
     return Difference((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n)
 
 
 def differences(true: Counts, first: Counts, second: Counts, classes: int, seed: int) -> dict[str, Metric]:
     """Metric -> how much more of it the first of two predictions has than the second, on the same rows.
 
-    The interval is of a paired bootstrap: each draw resamples rows, and takes both predictions of a row along. As with one prediction, it is a
-    multinomial draw over the cells that occur, here of (true, first, second).
+    Accuracy has the interval of a paired difference, the others that of a paired bootstrap: each draw resamples rows, and takes both predictions of a
+    row along. As with one prediction, it is a multinomial draw over the cells that occur, here of (true, first, second).
     """
     cells, counts = np.unique(np.stack([true, first, second]), axis=1, return_counts=True)
     n, places = len(true), cells[0] * classes + cells[1:]
-    gained = (cells[1] == cells[0]).astype(np.int64) - (cells[2] == cells[0])
+    right, was_right = cells[1] == cells[0], cells[2] == cells[0]
+    accuracy = paired_difference(int(counts[right & ~was_right].sum()), int(counts[was_right & ~right].sum()), n)
 
     def tables(rows: Counts) -> list[Counts]:
         return [np.bincount(place, rows, classes * classes).astype(np.int64).reshape(classes, classes) for place in places]
@@ -144,13 +146,13 @@ def differences(true: Counts, first: Counts, second: Counts, classes: int, seed:
 
     def less(rows: Counts) -> dict[str, float]:
         one, other = (scores(table, each) for table, each in zip(tables(rows), occurs, strict=True))
-        averages = {name: float(one[name] - other[name]) for name in one if name != "f1"}
-        return {"accuracy": int((gained * rows).sum()) / n, **averages}  # of whole rows: a floor of -0.01 is met by 20 of 2000 less
+        return {name: float(one[name] - other[name]) for name in one if name != "f1"}
 
     point, rng = less(counts), np.random.default_rng(seed)
     drawn = [less(rng.multinomial(n, counts / n)) for _ in range(DRAWS)]
     bounds = {name: np.quantile([each[name] for each in drawn], [0.025, 0.975]) for name in point}
-    return {name: Metric(point[name], float(bounds[name][0]), float(bounds[name][1]), n, "bootstrap") for name in point}
+    found = {name: Metric(point[name], float(bounds[name][0]), float(bounds[name][1]), n, "bootstrap") for name in point}
+    return {"accuracy": Metric(**vars(accuracy), interval="agresti-min"), **found}
 
 
 def scores(counts: Counts, occurs: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:

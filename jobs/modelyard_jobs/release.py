@@ -35,6 +35,8 @@ def pass_gate(context: Context, lineage: Lineage, told: Mapping[str, Any]) -> di
     found = document(metrics)
     if settings.gate.compared and found.get("against"):
         _check_champion(context, lineage, found)
+    elif settings.gate.compared and any(isinstance(metric, dict) and metric.get("difference") for metric in found["metrics"].values()):
+        raise Corrupt("metrics.json does not say what was compared", where="gate.metrics", why="it has differences", remedy="evaluate again")
     verdict = judge(found["metrics"], settings.gate, where=f"metrics of {settings.gate.metrics}")
     context.result({**told, "gate": verdict.record()})
     for line in verdict.lines:

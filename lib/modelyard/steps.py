@@ -265,7 +265,7 @@ class Gate(BaseModel):
     metrics: Input = Field(description="the evaluate step that measured it")
     at_least: dict[str, float] = Field({}, description="metric -> lowest value that passes")
     not_worse_than_champion: float | None = Field(
-        None, ge=0, description="what each metric of `at_least`, else accuracy, may lose against the model that it was measured `against`"
+        None, ge=0, lt=1, description="what each metric of `at_least`, else accuracy, may lose against the model that it was measured `against`"
     )
     sure: bool = Field(False, description="the lower end of the 95 % interval has to pass, not the value")
 

@@ -192,6 +192,16 @@ def test_tried_again_after_it_moved_the_name_it_says_so_and_changes_nothing(worl
     assert again == {**first, "unchanged": True}
 
 
+def test_differences_without_the_model_that_they_are_to_are_corrupt(world):
+    world.promote(world.base)
+    found = json.loads((world.measure(world.tuned, world.base, 0.1).path / "metrics.json").read_text())
+    metrics = artifact(world.yard, "metrics", {"metrics.json": json.dumps({**found, "against": None})})
+    world.act("evaluate", metrics, {"model": world.tuned, "data": world.data})
+    with pytest.raises(Corrupt, match="does not say what was compared"):
+        world.promote(world.tuned, metrics, gate=no_worse())
+    assert world.yard.refs.get(TO).digest == world.base.digest
+
+
 def test_the_champion_itself_stays_the_champion(world):
     world.promote(world.base)
     world.promote(world.tuned)

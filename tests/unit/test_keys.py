@@ -32,6 +32,13 @@ def test_inputs_device_verb_and_versions_are_in_the_key() -> None:
     assert key == keys.action_key(STEP, INPUTS, "cpu", keys.PINNED)
 
 
+def test_another_champion_is_another_comparison_and_the_same_one_is_reused() -> None:
+    step, inputs = Evaluate(model="base", against="champion", data="rows"), {**INPUTS, "against": "d" * 64}
+    key = keys.action_key(step, inputs, "cpu")
+    assert key == keys.action_key(step.model_copy(update={"against": "other-name"}), inputs, "cpu")
+    assert len({key, keys.action_key(step, INPUTS, "cpu"), keys.action_key(step, {**inputs, "against": "e" * 64}, "cpu")}) == 3
+
+
 def test_the_code_digest_is_over_the_steps_and_their_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     first = keys.code_digest()
     keys.code_digest.cache_clear()

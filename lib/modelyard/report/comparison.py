@@ -67,7 +67,7 @@ def _compared(step: StepRecord, found: shapes.Evaluation, other: shapes.Against,
         drawings.append(drawn(figures.bars(f"Rows of {step.name} that changed", bars), "Rows that the two answer differently", read))
     names = (("model", "this model"), ("against", "the other"))
     digests = tuple((name, other.digests[key]) for key, name in names if key in other.digests)
-    same = len({digest for _, digest in digests}) == 1
+    same = len(digests) == len(names) and len({digest for _, digest in digests}) == 1
     return Compared(_judged(rows[0], same=same), digests, tuple(rows), tuple(drawings))
 
 

@@ -117,7 +117,7 @@ def test_the_paired_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.93 <= np.mean(inside) <= 0.98
 
 
-@pytest.mark.parametrize(("classes", "n"), [(2, 120), (4, 300)])
+@pytest.mark.parametrize(("classes", "n"), [(2, 500), (4, 300)])
 def test_paired_differences_are_those_of_resampled_rows(classes, n):
     sklearn = pytest.importorskip("sklearn.metrics")
     true, first = random_rows(classes, n)
@@ -138,9 +138,18 @@ def test_paired_differences_are_those_of_resampled_rows(classes, n):
         low, high = np.quantile([each[name] for each in drawn], [0.025, 0.975])
         width = high - low
         assert found[name].value == pytest.approx(value, abs=1e-12)
-        assert (found[name].low, found[name].high) == (pytest.approx(low, abs=0.12 * width), pytest.approx(high, abs=0.12 * width))
-        assert (found[name].n, found[name].interval) == (n, "bootstrap")
+        assert (found[name].low, found[name].high) == (pytest.approx(low, abs=0.065 * width), pytest.approx(high, abs=0.065 * width))
+        assert (found[name].n, found[name].interval) == (n, "agresti-min" if name == "accuracy" else "bootstrap")
     assert set(found) == set(measured(true, first, classes).metrics)
+
+
+def test_each_average_of_a_difference_runs_over_the_classes_that_occur_with_that_model():
+    true, first = random_rows(2, 60)
+    second = first.copy()
+    second[:9] = 2  # a label that no row has, and that the first never gives
+    less = metrics.differences(true, first, second, 4, seed=1)
+    one, other = (measured(true, predicted, 4).metrics for predicted in (first, second))
+    assert {name: metric.value for name, metric in less.items()} == pytest.approx({name: one[name].value - other[name].value for name in one})
 
 
 def test_a_paired_interval_is_narrower_than_that_of_two_models_apart():
@@ -154,11 +163,20 @@ def test_a_paired_interval_is_narrower_than_that_of_two_models_apart():
 
 def test_a_model_differs_from_itself_by_nothing_and_the_seed_decides():
     true, first = random_rows(3, 200)
-    for metric in metrics.differences(true, first, first, 3, seed=1).values():
+    accuracy, *others = metrics.differences(true, first, first, 3, seed=1).values()
+    for metric in others:
         assert (metric.value, metric.low, metric.high) == (0.0, 0.0, 0.0)
+    assert (accuracy.value, -accuracy.low) == (0.0, accuracy.high)
     second = random_rows(3, 200, seed=7)[1]
     assert metrics.differences(true, first, second, 3, seed=1) == metrics.differences(true, first, second, 3, seed=1)
     assert metrics.differences(true, first, second, 3, seed=1) != metrics.differences(true, first, second, 3, seed=2)
+
+
+def test_few_rows_on_which_two_never_differ_do_not_show_that_they_are_as_accurate():
+    true = np.array([0, 1] * 10)
+    less = metrics.differences(true, true, true, 2, seed=1)["accuracy"]
+    assert less.value == 0.0
+    assert less.low < -0.05
 
 
 def test_a_difference_of_accuracy_is_of_whole_rows():

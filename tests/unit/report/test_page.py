@@ -259,6 +259,7 @@ def test_a_comparison_shows_both_models_the_difference_and_the_rows_that_changed
     [
         (0.02, "", "Better than the other model: accuracy +0.0200"),
         (0.004, "", "Neither better nor worse than the other model beyond chance: accuracy +0.0040"),
+        (-0.004, "", "Neither better nor worse than the other model beyond chance: accuracy -0.0040"),
         (0.0, "b2" * 32, "It was compared with itself: both are the same artifact."),
     ],
 )
