@@ -26,6 +26,38 @@ def test_what_is_no_memory(text: str) -> None:
         quantities.parse_bytes(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "milli"),
+    [
+        ("500m", 500),
+        ("2", 2000),
+        (2, 2000),
+        ("0.5", 500),
+        (".5", 500),
+        ("1.", 1000),
+        ("1e3", 10**6),
+        ("1E3", 10**6),
+        ("12e-4", 2),
+        ("1E", 10**21),
+        ("1Ki", 1024000),
+        ("24632884Ki", 24632884 * 1024000),
+        ("1.5Gi", 3 * 2**29 * 1000),
+        ("1Ei", 2**60 * 1000),
+        ("100n", 1),
+        ("1500u", 2),
+        ("0", 0),
+    ],
+)
+def test_amounts_as_an_api_server_writes_them(text: object, milli: int) -> None:
+    assert quantities.parse_milli(text) == milli
+
+
+@pytest.mark.parametrize("text", ["", "m", ".", "1 Gi", "-1", "1K", "1ki", "1e", "1e+", "1e999", "1Gi2", "abc", None])
+def test_what_is_no_amount(text: object) -> None:
+    with pytest.raises(ValueError, match="no amount"):
+        quantities.parse_milli(text)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), (30, 30)])
 def test_durations(text: str | int, seconds: int) -> None:
     assert quantities.parse_seconds(text) == seconds

@@ -12,15 +12,29 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from modelyard.errors import Usage
 
-_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
-_VALUE = r"(?:\d{1,2}|[A-Za-z]{3})"
-_ITEM = re.compile(rf"(?:\*|{_VALUE}(?:-{_VALUE})?)(?:/\d{{1,2}})?")
+
+class _Field(NamedTuple):
+    name: str
+    first: int
+    last: int
+    words: tuple[str, ...] = ()
+
+
+_FIELDS = (
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of the month", 1, 31),
+    _Field("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    _Field("day of the week", 0, 6, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)
+_ITEM = re.compile(r"(?:\*|([0-9A-Za-z]{1,3})(-[0-9A-Za-z]{1,3})?)(?:/([0-9]{1,2}))?")
 _MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -51,16 +65,18 @@ def check(text: str, where: str = "--cron") -> str:
         raise wrong("a time zone does not belong into it", f"--time-zone {fields[0].partition('=')[2]} and '{' '.join(fields[1:])}'")
     if len(fields) != len(_FIELDS):
         raise wrong(f"it has {len(fields)} fields, not 5")
-    for name, field in zip(_FIELDS, fields, strict=True):
-        if not all(_ITEM.fullmatch(item) for item in field.split(",")):
-            raise wrong(f"{field!r} is no {name}")
     if re.search(r"(?<![\d/])0?7\b", fields[4]):
         raise wrong("the days of the week are 0 (Sunday) to 6 (Saturday)")
+    for field, kind in zip(fields, _FIELDS, strict=True):
+        try:
+            _in_full(field, kind)
+        except ValueError as error:
+            raise wrong(f"{field!r} is no {kind.name}") from error
     cron = " ".join(fields)
     try:
         never = next(_walls(cron, datetime(2000, 1, 1)), None) is None  # noqa: DTZ001  # a wall's clock has no zone
-    except CronSimError as error:
-        raise wrong(f"{str(error).lower()}") from error
+    except CronSimError:
+        never = True  # it knows the days of the months itself
     if never:
         raise wrong("no day is like that, so it would never tick")
     return cron
@@ -104,11 +120,32 @@ def last_ticks(cron: str, zone: str, after: datetime, until: datetime, limit: in
 
 def _walls(cron: str, wall: datetime, *, reverse: bool = False) -> Iterator[datetime]:
     """Times on a clock that never is turned, from there on or back."""
-    minute, hour, day, month, weekday = cron.split()
-    # What begins with a star is any day for cronsim, and its week ends with a second Sunday, 7; neither is so for Kubernetes.
-    day, weekday = re.sub(r"^\*/(?!1\b)", "1-31/", day), re.sub(r"^\*/(?!1\b)", "0-6/", weekday)
-    weekday = re.sub(r"(?<![-\w])(\w+)/", r"\1-6/", weekday)
-    return CronSim(f"{minute} {hour} {day} {month} {weekday}", wall, reverse=reverse)
+    return CronSim(" ".join(_in_full(field, kind) for field, kind in zip(cron.split(), _FIELDS, strict=True)), wall, reverse=reverse)
+
+
+def _in_full(field: str, kind: _Field) -> str:
+    """All numbers of a field, which every reader takes alike; `*` where one item of it is a plain star. Raises ValueError: it is no such field."""
+    numbers, star = set[int](), False
+    for item in field.split(","):
+        found = _ITEM.fullmatch(item)
+        if found is None:
+            raise ValueError(item)
+        begin, end, step = found.groups()
+        first = kind.first if begin is None else _number(begin, kind)
+        if end is not None:
+            last = _number(end[1:], kind)
+        else:
+            last = first if begin is not None and step is None else kind.last  # `3/2` goes to the end, `3` does not
+        values = range(first, last + 1, int(step or 1))
+        if not values or first < kind.first or last > kind.last:
+            raise ValueError(item)
+        numbers.update(values)
+        star = star or (begin is None and values.step == 1)
+    return "*" if star else ",".join(map(str, sorted(numbers)))
+
+
+def _number(text: str, kind: _Field) -> int:
+    return kind.first + kind.words.index(text.lower()) if text.lower() in kind.words else int(text)
 
 
 def _instants(wall: datetime, zone: ZoneInfo) -> Iterator[datetime]:

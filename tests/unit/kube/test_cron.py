@@ -29,6 +29,9 @@ def at(text: str) -> datetime:
         ("0 3 13 * 5", "2026-01-02T02:00"),  # a Friday, or a thirteenth
         ("0 3 */2 * 5", "2026-01-01T02:00"),  # an odd day, or a Friday
         ("0 3 * * 3/2", "2026-01-02T02:00"),  # Wednesday and Friday, no Sunday
+        ("0 3 1,* * 5", "2026-01-02T02:00"),  # a star is a star wherever it stands: Fridays
+        ("0 3 */01 * 5", "2026-01-02T02:00"),
+        ("0 3 5-5/2 * *", "2026-01-05T02:00"),
     ],
 )
 def test_what_kubernetes_takes(text: str, first: str) -> None:
@@ -40,6 +43,17 @@ def test_half_a_week_has_one_sunday() -> None:
     assert {day.strftime("%a") for day in days} == {"Wed", "Fri"}
 
 
+@pytest.mark.parametrize(("field", "minutes"), [("5-5/2", [5]), ("7-9/7", [7]), ("50/5", [50, 55]), ("3,*/30", [0, 3, 30])])
+def test_a_step_goes_no_further_than_its_range(field: str, minutes: list[int]) -> None:
+    found = cron.last_ticks(cron.check(f"{field} 12 * * *"), "Etc/UTC", at("2026-01-01"), at("2026-01-02"), 60)
+    assert [tick.minute for tick in reversed(found)] == minutes
+
+
+def test_a_step_from_saturday_does_not_reach_a_second_sunday() -> None:
+    found = cron.last_ticks(cron.check("0 12 * * 6/1"), "Etc/UTC", at("2026-01-01"), at("2026-01-31"), 60)
+    assert {day.strftime("%a") for day in found} == {"Sat"}
+
+
 @pytest.mark.parametrize(
     ("text", "words", "remedy"),
     [
@@ -49,16 +63,19 @@ def test_half_a_week_has_one_sunday() -> None:
         ("0 3 * *", "it has 4 fields", "minute, hour"),
         ("0 0 3 * * *", "it has 6 fields", "minute, hour"),
         ("", "it has 0 fields", "minute, hour"),
-        ("60 * * * *", "bad minute", "minute, hour"),
-        ("*/0 * * * *", "bad minute", "minute, hour"),
-        ("5-1 * * * *", "bad minute", "minute, hour"),
+        ("60 * * * *", "'60' is no minute", "minute, hour"),
+        ("*/0 * * * *", "'*/0' is no minute", "minute, hour"),
+        ("5-1 * * * *", "'5-1' is no minute", "minute, hour"),
         ("0 3 L * *", "'L' is no day of the month", "minute, hour"),
         ("0 3 ? * *", "'?' is no day of the month", "minute, hour"),
         ("0 3 * * 1#2", "'1#2' is no day of the week", "minute, hour"),
         ("0 3 * * 7", "0 (Sunday) to 6", "minute, hour"),
         ("0 3 * * 5-7", "0 (Sunday) to 6", "minute, hour"),
-        ("0 3 * MON *", "bad month", "minute, hour"),
-        ("0 0 30 2 *", "bad day-of-month", "minute, hour"),
+        ("0 3 * MON *", "'MON' is no month", "minute, hour"),
+        ("0 3 0 * *", "'0' is no day of the month", "minute, hour"),
+        ("0 3 1,,2 * *", "'1,,2' is no day of the month", "minute, hour"),
+        ("0 0 30 2 *", "would never tick", "minute, hour"),
+        ("0 0 31 4,6,sep *", "would never tick", "minute, hour"),
         ("0 0 31 4,6 1#9", "is no day of the week", "minute, hour"),
     ],
 )
