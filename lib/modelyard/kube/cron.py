@@ -132,10 +132,8 @@ def _in_full(field: str, kind: _Field) -> str:
             raise ValueError(item)
         begin, end, step = found.groups()
         first = kind.first if begin is None else _number(begin, kind)
-        if end is not None:
-            last = _number(end[1:], kind)
-        else:
-            last = first if begin is not None and step is None else kind.last  # `3/2` goes to the end, `3` does not
+        alone = begin is not None and step is None  # `3` is three, `3/2` goes to the end
+        last = _number(end[1:], kind) if end else first if alone else kind.last
         values = range(first, last + 1, int(step or 1))
         if not values or first < kind.first or last > kind.last:
             raise ValueError(item)

@@ -90,9 +90,15 @@ def triggered(schedule: Manifest, now: datetime) -> Manifest:
 
 
 def suspensions(schedule: Manifest) -> list[tuple[datetime, datetime | None]]:
-    """Spans in which the schedule was suspended by us, the oldest first; one that goes on has no end."""
-    spans = [span.partition("/") for span in str((schedule["metadata"].get("annotations") or {}).get(SUSPENDED, "")).split()]
-    return [(datetime.fromisoformat(begin), datetime.fromisoformat(end) if end else None) for begin, _, end in spans]
+    """Spans in which the schedule was suspended by us, the oldest first; one that goes on has no end. Raises Usage: another hand wrote them."""
+    spans = [span.partition("/") for span in _annotation(schedule, SUSPENDED).split()]
+    return [(_time(schedule, SUSPENDED, begin), _time(schedule, SUSPENDED, end) if end else None) for begin, _, end in spans]
+
+
+def since(schedule: Manifest) -> datetime:
+    """From when on its ticks are counted by its expression; long ago where nothing says so. Raises Usage: another hand wrote it."""
+    text = _annotation(schedule, SINCE)
+    return _time(schedule, SINCE, text) if text else datetime.min.replace(tzinfo=UTC)
 
 
 def suspending(schedule: Manifest, now: datetime, *, suspend: bool) -> Manifest:
@@ -105,3 +111,16 @@ def suspending(schedule: Manifest, now: datetime, *, suspend: bool) -> Manifest:
         spans[-1][1] = at
     text = " ".join("/".join(f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else "" for time in span) for span in spans[-KEPT_JOBS:])
     return {"metadata": {"annotations": {SUSPENDED: text or None}}, "spec": {"suspend": suspend}}
+
+
+def _annotation(of: Manifest, name: str) -> str:
+    return str((of["metadata"].get("annotations") or {}).get(name, ""))
+
+
+def _time(of: Manifest, annotation: str, text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        name = of["metadata"]["name"]
+        where, remedy = f"CronJob {name}: annotation {annotation}", f"kubectl annotate cronjob {name} {annotation}-"
+        raise Usage(f"{text[:100]!r} is no time", where=where, why=str(error), remedy=remedy) from error

@@ -127,11 +127,13 @@ PURPOSES: Mapping[str, tuple[Right, ...]] = {
         Right("get", "Pod", "exec"),
         Right("create", "Pod", "exec"),
     ),
+    "keep schedules": tuple(Right(verb, "CronJob") for verb in ("get", "list", "create", "patch", "delete")),
 }
 """What a person wants to do -> the rights that it takes. Only the first is needed for a run."""
 
 _PLURALS: Mapping[Kind, str] = {
     "ConfigMap": "configmaps",
+    "CronJob": "cronjobs",
     "Event": "events",
     "Job": "jobs",
     "PersistentVolumeClaim": "persistentvolumeclaims",

@@ -48,10 +48,12 @@ class Tick:
 
 
 def time_of(job: Manifest) -> datetime | None:
-    """The tick that a Job is for, in UTC; None for one that somebody made without a tick."""
-    annotations = job["metadata"].get("annotations") or {}
-    text = annotations.get(names.TICK) or annotations.get(names.SCHEDULED)
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+    """The tick that a Job is for, in UTC; None for one that somebody made without a tick, or with one that is no time: its driver says so."""
+    text = _annotation(job, names.TICK) or _annotation(job, names.SCHEDULED)
+    try:
+        return _time(text) if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def expression(of: Manifest) -> tuple[str, str] | None:
@@ -84,20 +86,20 @@ def history(
     found = [(at, _of_job(at, job, statuses)) for at, job in made]
     known = expression(of)
     if known:
-        began = max(_time(text) for text in (of["metadata"]["creationTimestamp"], _annotation(of, schedule.SINCE)) if text)
+        began = max(_time(of["metadata"]["creationTimestamp"]), schedule.since(of))
         ticks = cron.last_ticks(*known, began, now, limit)
-        taken = {at for at, job in made if names.TICK not in (job["metadata"].get("annotations") or {})}
-        look = _Look(of, [one for one in made if one[0] in taken], statuses, events, prefix, now, latest=max(ticks, default=now))
+        taken = {at for at, job in made if _annotation(job, names.SCHEDULED)}
+        look = _Look(of, jobs, statuses, events, prefix, now, latest=max(ticks, default=now))
         found += [(at, look.tick(at)) for at in ticks if at not in taken]
     return [tick for _, tick in sorted(found, key=lambda one: (one[0], one[1].job), reverse=True)[:limit]]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What is known where a tick has no Job. made: ticks and Jobs of the CronJob controller. latest: tick."""
+    """What is known where a tick has no Job. jobs: all of the schedule. latest: tick."""
 
     of: Manifest
-    made: Sequence[tuple[datetime, Manifest]]
+    jobs: Sequence[Manifest]
     statuses: Mapping[str, RunStatus]
     events: Sequence[Manifest]
     prefix: Prefix | None
@@ -107,26 +109,31 @@ class _Look:
     def tick(self, at: datetime) -> Tick:
         """The tick, and the best that can be said of it."""
         begins = self.prefix(written(at)) if self.prefix else ""
-        runs = sorted(run for run in self.statuses if begins and re.fullmatch(rf"{re.escape(begins)}\d+", run))
+        runs = [run for run in self.statuses if begins and re.fullmatch(rf"{re.escape(begins)}\d+", run)]
+        runs = runs or [run for run in (self._job(at),) if run in self.statuses]  # cancelled before its driver had named it
         if runs:
-            return _of_status(at, self.statuses[runs[-1]])
+            return _of_status(at, self.statuses[max(runs, key=lambda run: (len(run), run))])
         state, reason = next(self._said(at))
         return Tick(written(at), state, reason=reason)
 
     def _said(self, at: datetime) -> Iterator[tuple[str, str]]:
         deadline = timedelta(seconds=int(self.of["spec"].get("startingDeadlineSeconds") or 10**8))
+        last = (self.of.get("status") or {}).get("lastScheduleTime")
+        if last and at == _time(last):
+            yield "no job", f"its Job {self._job(at)} was made, and is gone"
         pending = at == self.latest and self.now - at <= deadline
+        suspended = bool(self.of["spec"].get("suspend"))
         for begin, end in schedule.suspensions(self.of):
-            if begin <= at and (end is None or at < end):
+            if begin <= at and (at < end if end else suspended):  # others may have let it go on
                 yield "suspended", f"it was suspended from {written(begin)}" + (f" to {written(end)}" if end else "")
         for event in self.events:
             if event.get("reason") == "MissSchedule" and at in _times(event.get("message", "")):
                 yield "missed", f"its Job could not be made within {format_seconds(deadline.total_seconds())}"
-        busy = next((job for _, job in self.made if self._busy(job, at)), None)
+        busy = next((job for job in self.jobs if _annotation(job, names.SCHEDULED) and self._busy(job, at)), None)
         if busy:
             run = names.run_of(busy)
             yield ("due", f"as soon as {run} ends") if pending and not ends.finished(busy) else ("skipped", f"{run} was still at work")
-        if self.of["spec"].get("suspend") and all(end for _, end in schedule.suspensions(self.of)):
+        if suspended and all(end for _, end in schedule.suspensions(self.of)):
             yield "no job", "the schedule is suspended by other means than modelyard; since when is not known"
         for event in self.events:
             if (
@@ -136,9 +143,18 @@ class _Look:
                 yield ("due" if pending else "missed"), str(event.get("message", ""))
         if pending:
             yield "due", "its Job is not made yet"
-        if len(self.made) < schedule.KEPT_JOBS or any(_time(job["metadata"]["creationTimestamp"]) <= at for _, job in self.made):
+        if self._kept("Complete", "successfulJobsHistoryLimit", at) and self._kept("Failed", "failedJobsHistoryLimit", at):
             yield "missed", "nothing was at work then: the controller was away, or somebody suspended it by other means"
         yield "no job", "what ran then is not kept any more"
+
+    def _kept(self, end: str, limit: str, at: datetime) -> bool:
+        """Whether a Job of that time that ended so would still be there. Those that a person made count among the kept too."""
+        began = [_time(job["metadata"]["creationTimestamp"]) for job in self.jobs if ends.finished(job) == end]
+        return len(began) < int(self.of["spec"].get(limit, 0)) or min(began, default=self.now) <= at
+
+    def _job(self, at: datetime) -> str:
+        """What the CronJob controller calls the Job of a tick."""
+        return f"{self.of['metadata']['name']}-{int(at.timestamp()) // 60}"
 
     def _busy(self, job: Manifest, at: datetime) -> bool:
         """Whether a Job was at work at that time."""
@@ -157,6 +173,8 @@ def _of_job(at: datetime, job: Manifest, statuses: Mapping[str, RunStatus]) -> T
 
 def _of_status(at: datetime, status: RunStatus, job: str = "", *, triggered: bool = False) -> Tick:
     run = "" if status.run == job else status.run  # its driver has not named it
+    if status.state is RunState.RUNNING and not job:
+        return Tick(written(at), RunState.STOPPED.value, run, reason="its driver's Job is gone, and left no last word")
     step, failed = next(((name, step) for name, step in status.steps.items() if step.state is StepState.FAILED), ("", None))
     if status.state is RunState.FAILED and failed:
         state = "refused" if failed.category == Refused.category and failed.verb in GATED else "failed"

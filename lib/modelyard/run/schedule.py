@@ -68,18 +68,18 @@ def apply(
         found = cluster.get("CronJob", pipeline.name)
         if found:
             _check_ours(found, pipeline.name, changing=True)
-        if found and found["metadata"].get("deletionTimestamp"):
-            raise Unavailable(f"the schedule {pipeline.name!r} is being removed", where=place.namespace, remedy="apply it again when it is gone")
+            _check_stays(found, pipeline.name)
         zone = zone or (found or {"spec": {}})["spec"].get("timeZone") or expressions.local_zone()
         since = _since(found, cron, zone, now)
         config, wanted = schedule.manifests(pipeline, told, place, cron=cron, time_zone=zone, since=since)
         for manifest in (config, wanted):
             _ask(cluster, manifest)
-        made_config = _provide(cluster, config)
+        made_config = _provide(cluster, config, found)
         made = _change(cluster, found, wanted) if found else _create(cluster, wanted, made_config)
         if made is None:
             continue  # somebody made it, or removed it, meanwhile
-        cluster.patch("ConfigMap", config["metadata"]["name"], {"metadata": {"ownerReferences": [_reference(made)]}})
+        if cluster.patch("ConfigMap", config["metadata"]["name"], {"metadata": {"ownerReferences": [_reference(made)]}}) is None:
+            continue  # it went with a schedule of that name that was removed meanwhile
         _sweep(cluster, made, found)
         change = "created" if found is None else "unchanged" if _same(found, made) else "updated"
         return change, Seen(pipeline.name, made, ticks.upcoming(made, now), ())
@@ -113,6 +113,7 @@ def look(cluster: Cluster, name: str, *, limit: int, now: datetime | None = None
 def trigger(cluster: Cluster, name: str, now: datetime | None = None) -> str:
     """Make a tick now: the name of its driver's Job, by which its run is found. Raises NoInput; Usage: one is at work."""
     found = get(cluster, name)
+    _check_stays(found, name)
     if live := _live(cluster, name):
         why, remedy = "a schedule runs one tick at a time", f"modelyard wait {live}, or modelyard cancel {live}"
         raise Usage(f"{live} of the schedule {name} is at work", why=why, remedy=remedy)
@@ -147,7 +148,7 @@ def remove(cluster: Cluster, name: str) -> None:
             remedy = f"modelyard wait {live}, or modelyard cancel {live}; then again"
             raise Usage(f"{live} of the schedule {name} is at work", why="it would end with the schedule", remedy=remedy)
         cluster.delete("CronJob", name, uid=found["metadata"]["uid"])
-    except Failure:
+    except (Failure, KeyboardInterrupt):
         cluster.patch("CronJob", name, {"spec": {"suspend": bool(found["spec"].get("suspend"))}})
         raise
     for config in cluster.list("ConfigMap", {names.ROLE: "driver", names.SCHEDULE: name}):
@@ -188,6 +189,12 @@ def _check_ours(found: Manifest, name: str, *, changing: bool) -> None:
         raise Usage(f"the schedule {name!r} belongs to the Helm release {owner!r}", where=where, why="its next upgrade would undo it", remedy=remedy)
 
 
+def _check_stays(found: Manifest, name: str) -> None:
+    if found["metadata"].get("deletionTimestamp"):
+        where = f"CronJob {name}"
+        raise Unavailable(f"the schedule {name!r} is being removed", where=where, remedy="when it is gone: modelyard schedule apply")
+
+
 def _since(found: Manifest | None, cron: str, zone: str, now: datetime) -> str:
     """From when on ticks are counted by this expression; empty for from the beginning."""
     if found is None:
@@ -206,12 +213,16 @@ def _ask(cluster: Cluster, manifest: Manifest) -> None:
         raise Usage("the API server does not take the schedule", where=where, why=why, remedy="modelyard check FILE says what is in the way")
 
 
-def _provide(cluster: Cluster, config: Manifest) -> bool:
-    """See that the ConfigMap is there; whether it is made now. Raises Usage: one of its name says something else."""
+def _provide(cluster: Cluster, config: Manifest, of: Manifest | None) -> bool:
+    """See that the ConfigMap is there; whether it is made now. of: the schedule as it is. Raises Usage: one of its name says something else."""
     if cluster.create(config) is not None:
         return True
     name = config["metadata"]["name"]
     found = cluster.get("ConfigMap", name)
+    owners = {owner["uid"] for owner in (found or {"metadata": {}})["metadata"].get("ownerReferences") or []}
+    if found is not None and owners and (of is None or of["metadata"]["uid"] not in owners):  # it is about to go with a schedule that was removed
+        cluster.delete("ConfigMap", name, uid=found["metadata"]["uid"])
+        return cluster.create(config) is not None
     if found is not None and found.get("data") != config["data"]:
         raise Usage(f"the ConfigMap {name!r} is not the schedule's", where=f"ConfigMap {name}", remedy=f"kubectl delete configmap {name}")
     return False
@@ -221,6 +232,8 @@ def _create(cluster: Cluster, wanted: Manifest, config_is_new: bool) -> Manifest
     """Make the CronJob; None where there is one now. A ConfigMap that was made for it goes where it cannot be made."""
     try:
         return cluster.create(wanted)
+    except Unavailable:
+        raise  # it may have been made all the same, and its ticks need the ConfigMap
     except Failure:
         if config_is_new:
             cluster.delete("ConfigMap", runs.config_of(wanted["spec"]["jobTemplate"]["spec"]))
@@ -289,6 +302,6 @@ def _prefix(config: Manifest | None) -> ticks.Prefix | None:
         data = (config or {"data": {}})["data"]
         pipeline = from_document(document.parse(data[render.PIPELINE_FILE], render.PIPELINE_FILE))
         image = str(json.loads(data[render.RUN_FILE])["place"]["image"])
-    except (KeyError, ValueError, Usage):
+    except (KeyError, TypeError, ValueError, Usage):
         return None  # another hand wrote it
     return lambda tick: names.run_name(pipeline, image, 1, tick).removesuffix("1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def test_a_wrong_expression_is_a_wrong_command_line(call: Call, cluster: FakeClu
     assert done.code == 64
     assert remedy in done.err
     assert not any(kind == "ConfigMap" for kind, _ in cluster.objects)
+
+
+@pytest.mark.parametrize("words", ["ls", "show nightly", "trigger nightly", "suspend nightly", "rm nightly", "apply nightly.yaml --cron '0 3 * * *'"])
+def test_who_may_not_is_told_so(call: Call, cluster: FakeCluster, words: str) -> None:
+    call("schedule", "apply", "nightly.yaml", "--cron", "0 3 * * *")
+    cluster.forbidden |= {(verb, "CronJob") for verb in ("get", "list", "patch")}
+    done = call("schedule", *shlex.split(words), "-o", "json")
+    assert (done.code, done.out) == (77, "")
+    assert "the cluster does not allow it" in done.err
 
 
 def test_no_schedule_is_said(call: Call, cluster: FakeCluster) -> None:

@@ -212,6 +212,66 @@ def test_ticks_of_which_nothing_is_kept_say_just_that() -> None:
     assert found[at(6)] == ("no job", "what ran then is not kept any more")
 
 
+def test_jobs_that_a_person_made_push_others_out_and_those_that_failed_do_not() -> None:
+    """Each kind of end has its own history, and what came of a tick before its oldest is not known."""
+    by_hand = [job(at(8, minute), f"r{minute}", ended=at(8, minute), hand=True) for minute in range(schedule.KEPT_JOBS - 1)]
+    jobs = [*by_hand, job(at(8), "r8", ended=at(8, 1))]
+    assert told(made(), jobs, limit=100)[at(6)] == ("no job", "what ran then is not kept any more")
+    assert told(made(), jobs[1:], limit=100)[at(6)][0] == "missed", "one more would have been kept"
+    failed = job(at(5), "r5", ended=at(5, 1))
+    failed["status"]["conditions"][-1]["type"] = "Failed"
+    assert told(made(), [*jobs, failed], limit=100)[at(6)] == ("no job", "what ran then is not kept any more"), "it may have succeeded"
+    assert told(made(successfulJobsHistoryLimit=3), jobs[-3:], limit=100)[at(7)][0] == "no job", "the limit of its own"
+
+
+def test_a_job_that_kubectl_made_of_it_holds_up_none() -> None:
+    by_kubectl = job(at(6), "r6", ended=at(7, 10))
+    by_kubectl["metadata"]["annotations"] = {"cronjob.kubernetes.io/instantiate": "manual"}
+    assert told(made(), [by_kubectl, job(at(5), "r5", ended=at(5, 1))])[at(7)][0] == "missed"
+    assert [tick.state for tick in ticks.history(made(), [by_kubectl], {}, now=NOW, limit=9) if tick.at == at(6)] == ["running", "missed"]
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-13-01T00:00:00Z"])
+def test_a_tick_that_is_no_time_is_told_at_the_time_of_its_job(text: str) -> None:
+    found = job(at(8), "r8", created=at(8, 10), hand=True)
+    found["metadata"]["annotations"] = {names.TICK: text}
+    assert told(made(), [found], status("r8"))[at(8, 10)] == ("done", "")
+
+
+@pytest.mark.parametrize("annotation", [schedule.SINCE, schedule.SUSPENDED])
+def test_annotations_of_another_hand_are_named(annotation: str) -> None:
+    found = made(suspend=True)
+    found["metadata"]["annotations"][annotation] = "soon"
+    with pytest.raises(Usage, match="'soon' is no time") as raised:
+        told(found, [])
+    assert raised.value.remedy == f"kubectl annotate cronjob nightly {annotation}-"
+
+
+def test_a_tick_whose_job_was_removed_is_not_to_come() -> None:
+    gone = made() | {"status": {"lastScheduleTime": at(8)}}
+    name = f"nightly-{int(datetime(2026, 11, 23, 8, tzinfo=UTC).timestamp()) // 60}"
+    assert told(gone, [])[at(8)] == ("no job", f"its Job {name} was made, and is gone")
+    cancelled = status(name, RunState.RUNNING).over(RunState.CANCELLED, 130, "cancelled from outside its driver")
+    assert told(gone, [], cancelled)[at(8)] == ("cancelled", "cancelled from outside its driver")
+
+
+def test_others_may_have_let_it_go_on() -> None:
+    found = made()
+    found["metadata"]["annotations"][schedule.SUSPENDED] = f"{at(4, 40)}/"
+    assert told(found, [])[at(8)] == ("due", "its Job is not made yet")
+
+
+def test_a_run_whose_driver_is_gone_without_a_last_word_does_not_run() -> None:
+    (found,) = ticks.history(made(), [], {"r-r1": status("r-r1", RunState.RUNNING)}, now=NOW, limit=1, prefix=lambda _: "r-r")
+    assert (found.state, found.run, found.reason) == ("stopped", "r-r1", "its driver's Job is gone, and left no last word")
+
+
+def test_of_a_ticks_runs_the_last_is_told() -> None:
+    runs = {f"r-r{number}": status(f"r-r{number}", RunState.DONE if number == 10 else RunState.FAILED) for number in (2, 9, 10)}
+    (found,) = ticks.history(made(), [], runs, now=NOW, limit=1, prefix=lambda _: "r-r")
+    assert found.run == "r-r10"
+
+
 def test_a_run_whose_job_is_gone_is_known_by_its_name() -> None:
     def prefix(tick: str) -> str:
         return f"nightly-{tick[11:13]}-r"

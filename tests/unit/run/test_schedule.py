@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,53 @@ def test_what_the_api_server_refuses_leaves_nothing(cluster: Standin) -> None:
     assert set(cluster.objects) == before, "the ConfigMap that was made for it is gone"
 
 
+def test_what_could_not_be_heard_may_have_been_made_and_keeps_its_config_map(cluster: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = cluster.create
+
+    def unheard(manifest: Manifest) -> Manifest | None:
+        answer = create(manifest)
+        if manifest["kind"] == "CronJob":
+            raise Unavailable("the API server is away")
+        return answer
+
+    monkeypatch.setattr(cluster, "create", unheard)
+    with pytest.raises(Unavailable):
+        apply(cluster)
+    assert configs(cluster) == [in_force(cluster)]
+    monkeypatch.undo()
+    assert apply(cluster) == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind"), [(verb, kind) for verb in ("create", "patch", "list", "delete") for kind in ("ConfigMap", "CronJob", "Job")]
+)
+@pytest.mark.parametrize("before", [[], ["a", "b"]])
+def test_an_apply_that_broke_off_anywhere_goes_through_again(cluster: Standin, verb: str, kind: str, before: list[str]) -> None:
+    for query in before:
+        apply(cluster, query)
+    cluster.forbidden.add((verb, kind))
+    with suppress(NoPermission):
+        apply(cluster, "c")
+    if ("CronJob", "nightly") in cluster.objects:
+        assert in_force(cluster) in configs(cluster), "never one without what it needs"
+    cluster.forbidden.clear()
+    apply(cluster, "c")
+    owners = cluster.objects["ConfigMap", in_force(cluster)]["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == [made(cluster)["metadata"]["uid"]]
+
+
+def test_a_config_map_that_goes_with_a_schedule_that_was_removed_is_made_anew(cluster: Standin) -> None:
+    apply(cluster)
+    name = in_force(cluster)
+    left = cluster.objects["ConfigMap", name]
+    cluster.delete("CronJob", "nightly")
+    cluster.objects["ConfigMap", name] = left | {"metadata": {k: v for k, v in left["metadata"].items() if k != "deletionTimestamp"}}
+    assert apply(cluster) == "created"
+    found = cluster.objects["ConfigMap", name]["metadata"]
+    assert found["uid"] != left["metadata"]["uid"], "the garbage collector ends the old one, whoever owns it by then"
+    assert [owner["uid"] for owner in found["ownerReferences"]] == [made(cluster)["metadata"]["uid"]]
+
+
 def test_a_cron_job_of_somebody_elses_is_left_alone(cluster: Standin) -> None:
     cluster.create({"kind": "CronJob", "metadata": {"name": "nightly", "labels": {"app": "backup"}}, "spec": {"schedule": "0 1 * * *"}})
     before = made(cluster)
@@ -158,6 +206,9 @@ def test_one_that_is_being_removed_is_not_changed(cluster: Standin) -> None:
     made(cluster)["metadata"] |= {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["foregroundDeletion"]}
     with pytest.raises(Unavailable, match="is being removed"):
         apply(cluster, cron="0 4 * * *")
+    with pytest.raises(Unavailable, match="is being removed"):
+        schedules.trigger(cluster, "nightly", NOW)
+    assert cluster.jobs("driver") == []
     assert made(cluster)["spec"]["schedule"] == "0 3 * * *"
 
 
@@ -194,14 +245,15 @@ def test_a_removed_schedule_leaves_nothing_but_how_its_runs_ended(cluster: Stand
     assert left == [("ConfigMap", "nightly-0-r1-status")]
 
 
-def test_a_removal_that_fails_leaves_it_ticking(cluster: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ends", [Unavailable("the API server is away"), KeyboardInterrupt()])
+def test_a_removal_that_fails_leaves_it_ticking(cluster: Standin, monkeypatch: pytest.MonkeyPatch, ends: BaseException) -> None:
     apply(cluster)
 
     def away(*_: object, **__: object) -> bool:
-        raise Unavailable("the API server is away")
+        raise ends
 
     monkeypatch.setattr(cluster, "delete", away)
-    with pytest.raises(Unavailable):
+    with pytest.raises(type(ends)):
         schedules.remove(cluster, "nightly")
     assert made(cluster)["spec"]["suspend"] is False
 
