@@ -173,8 +173,20 @@ def test_policies_let_out_what_pods_need(helm: Helm) -> None:
     assert roles["modelyard-pods"] == {"driver", "step", "reader", "test"}
     (rule,) = made["modelyard-hubs"]["egress"]
     assert [port["port"] for port in rule["ports"]] == [3128, 443, 9000]
-    assert [one["ipBlock"].get("except") for one in rule["to"]] == [["169.254.0.0/16"], ["fe80::/10"]]
+    assert [list(one) for one in rule["to"]] == [["ipBlock"], ["namespaceSelector"], ["ipBlock"]]
+    closed = [address for one in rule["to"] for address in one.get("ipBlock", {}).get("except", [])]
+    assert {"169.254.0.0/16", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128"} < set(closed)
     assert not of_kind(helm.template({"networkPolicy": {"enabled": False}}), "NetworkPolicy")
+
+
+def test_the_charts_own_hub_is_reached_whatever_is_narrowed(helm: Helm) -> None:
+    """By its pods: not every network counts pods among addresses."""
+    made = helm.template({"hub": {"enabled": True}, "networkPolicy": {"hubs": {"cidrs": ["192.0.2.1/32"]}}})
+    (policy,) = [one["spec"] for one in of_kind(made, "NetworkPolicy") if one["metadata"]["name"] == "modelyard-hubs"]
+    (hub,) = of_kind(made, "Deployment")
+    addresses, own = policy["egress"]
+    assert addresses["to"] == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]
+    assert own == {"to": [{"podSelector": hub["spec"]["selector"]}], "ports": [{"protocol": "TCP", "port": 8000}]}
 
 
 def test_what_holds_data_is_kept(helm: Helm) -> None:
@@ -186,6 +198,46 @@ def test_what_holds_data_is_kept(helm: Helm) -> None:
     assert {name for name in kept if "Claim" in name} == {"PersistentVolumeClaim modelyard", "PersistentVolumeClaim modelyard-hub"}
     assert len(kept) == 5
     assert not of_kind(helm.template({"yard": {"create": False}}), "PersistentVolumeClaim")
+
+
+def test_names_that_yaml_takes_for_something_else_are_names(helm: Helm) -> None:
+    told_values = {
+        **EVERYTHING,
+        "pullSecret": "2",
+        "tokensSecret": "3",
+        "yard": {"claim": "4", "accessModes": ["ReadWriteOnce"]},
+        "hub": {"enabled": True, "uploads": True, "claim": "5"},
+        "pipelines": {key: {"spec": LOOK, "schedule": "0 3 * * *"} for key in ("null", "true", "on")},
+    }
+    made = helm.template(told_values, namespace="2026")
+    found = [(path, value) for one in made for path, value in _names(one, one["kind"])]
+    assert [one for one in found if not isinstance(one[1], str)] == []
+    assert {value for _, value in found} >= {"2", "3", "4", "5", "null", "true", "on", "2026"}
+
+
+def _names(tree: Any, path: str) -> list[tuple[str, Any]]:
+    """What stands where a name of an object has to stand."""
+    if isinstance(tree, list):
+        return [found for one in tree for found in _names(one, path)]
+    if not isinstance(tree, dict):
+        return []
+    keys = ("name", "namespace", "claimName", "secretName", names.YARD, names.SCHEDULE, names.DIGEST)
+    here = [(f"{path}.{key}", tree[key]) for key in keys if key in tree]
+    return here + [found for key, one in tree.items() for found in _names(one, f"{path}.{key}")]
+
+
+def test_the_notes_tell_the_command_what_the_chart_was_told(helm: Helm, cluster: Cluster) -> None:
+    """Else the pods of the command would lack what the chart's have."""
+
+    def notes(told_values: Mapping[str, Any]) -> str:
+        asked = ["install", "yard", str(CHART), "-n", "research", "--dry-run=client"]  # which asks the API server for its version alone
+        return Helm(cluster.kubeconfig).run(*asked, values=told_values).stdout.partition("NOTES:")[2]
+
+    said = notes({**EVERYTHING, "tokensSecret": "others"})
+    for line in ("MODELYARD_NAMESPACE=research", "MODELYARD_IMAGE=registry.example:5000/team/modelyard:1.2.3", "MODELYARD_YARD=modelyard"):
+        assert line in said
+    assert re.findall(r"export (\w+=\w+)\n", said) == ["MODELYARD_SECRET=others", "MODELYARD_PULL_SECRET=registry", "MODELYARD_QUEUE=night"]
+    assert "MODELYARD_SECRET" not in notes({"tokensSecret": ""})
 
 
 # --- the same drivers
@@ -288,9 +340,27 @@ def test_another_run_has_another_name(helm: Helm) -> None:
     assert len(set(found)) == len(found)
 
 
+def test_a_change_is_taken_back_by_an_upgrade(cluster: Cluster, namespace: str) -> None:
+    """With the earlier values the earlier Job is Helm's again, as it was. A rollback would patch the Job that was kept, and cannot."""
+    helm = Helm(cluster.kubeconfig)
+
+    def install(text: str) -> dict[str, str]:
+        told_values = values({"yard": {"storageClass": ""}}, spec=text)  # there is no such volume: no pod starts
+        helm.run("upgrade", "--install", "yard", str(CHART), "-n", namespace, values=told_values)
+        return {one["metadata"]["name"]: one["metadata"]["uid"] for one in cluster.items("jobs", namespace=namespace)}
+
+    (first,) = install(LOOK).items()
+    both = install(LOOK + "# other\n")
+    assert len(both) == 2
+    done = helm.run("rollback", "yard", "1", "-n", namespace, code=1)
+    assert f'cannot patch "{first[0]}" with kind Job' in done.stderr
+    assert install(LOOK) == both
+    assert first in both.items()
+
+
 def test_the_text_of_a_file_is_what_the_driver_reads(helm: Helm, tmp_path: Path) -> None:
     """YAML 1.1 would read some of it otherwise: Helm never reads it for anything but names."""
-    text = 'name: odd\r\nsteps:\n  on:\n    search: {query: "<&>{{ .Values }} \u00fc \\u2028 \U0001f642", limit: 0o17}  # 1e-4\n\n\n'
+    text = 'name: odd\r\nsteps:\n  on:\n    search: {query: "<&>{{ .Values }} \u00fc \\u2028 \U0001f642", limit: 0o17}  # 1e-4 \x85# \u2028\n\n\n'
     file = tmp_path / "odd.yaml"
     file.write_text(text, newline="")
     (config,) = of_kind(helm.template({}, f"--set-file=pipelines.odd.spec={file}"), "ConfigMap")

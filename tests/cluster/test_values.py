@@ -109,12 +109,12 @@ def another_type(rng: random.Random) -> Made:
 
 def a_claim_that_is_no_name(rng: random.Random) -> Made:
     path = rng.choice([("yard", "claim"), ("hub", "claim")])
-    return changed(path, rng.choice(["", "Mine", "my_yard", "-yard", "yard-", "a" * 64, "a/b", "a b"])), refusal(path)
+    return changed(path, rng.choice(["", "Mine", "my_yard", "-yard", "yard-", "a" * 64, "a/b", "a b", "a..b", "a.-b"])), refusal(path)
 
 
 def a_secret_that_is_no_name(rng: random.Random) -> Made:
     path = rng.choice([("pullSecret",), ("tokensSecret",)])
-    return changed(path, rng.choice(["Tokens", "my_tokens", "a:b", "a" * 254, "tokens\n"])), refusal(path)
+    return changed(path, rng.choice(["Tokens", "my_tokens", "a:b", "a" * 254, "tokens\n", "a..b"])), refusal(path)
 
 
 def no_size(rng: random.Random) -> Made:
@@ -149,6 +149,8 @@ def no_address(rng: random.Random) -> Made:
         "hub.example",
         "http://",
         "http://a b",
+        "http://hub.example:65536",
+        "http://hub.example:0",
     ]
     return changed(path, rng.choice(bad)), refusal(path)
 
@@ -157,9 +159,8 @@ def no_network(rng: random.Random) -> Made:
     part = rng.choice(["apiServer", "hubs"])
     if rng.random() < 0.5:
         return changed(("networkPolicy", part, "ports"), rng.choice([[0], [65536], [443, 443], ["https"], [-1]])), f"/networkPolicy/{part}/ports"
-    return changed(
-        ("networkPolicy", part, "cidrs"), rng.choice([[], ["10.0.0.1"], ["hub.example"], ["0.0.0.0/0", "0.0.0.0/0"]])
-    ), f"/networkPolicy/{part}/cidrs"
+    bad = [[], ["10.0.0.1"], ["hub.example"], ["0.0.0.0/0", "0.0.0.0/0"], ["10.0.0.256/32"], ["10.0.0.0/33"], ["10.0.0/8"], ["::/129"], [":/0/0"]]
+    return changed(("networkPolicy", part, "cidrs"), rng.choice(bad)), f"/networkPolicy/{part}/cidrs"
 
 
 def no_key_of_a_pipeline(rng: random.Random) -> Made:
@@ -221,7 +222,7 @@ def no_step_to_force(rng: random.Random) -> Made:
 
 def itself(rng: random.Random) -> Made:
     path = rng.choice([("hubs", "modelscope"), ("hubs", "huggingface"), ("pipelines", "nightly", "hubs")])
-    address = rng.choice(["http://localhost:8000", "http://127.0.0.1", "https://127.1.2.3:8000/hub", "http://0.0.0.0:80"])
+    address = rng.choice(["http://localhost:8000", "http://127.0.0.1", "https://127.1.2.3:8000/hub", "http://0.0.0.0:80", "http://LocalHost"])
     return changed(path, {"modelscope": address} if path[-1] == "hubs" else address), "is another machine for a pod: itself"
 
 
@@ -249,6 +250,12 @@ def uploads_without_a_token(rng: random.Random) -> Made:
     return values, "hub.uploads: uploads need a token"
 
 
+def one_claim_for_two(rng: random.Random) -> Made:
+    values = changed(("hub", "claim"), "mine")
+    values["hub"]["size"] = f"{rng.randrange(1, 99)}Gi"
+    return values, 'hub.claim: "mine" is the yard\'s'
+
+
 def too_large(rng: random.Random) -> Made:
     return changed(("pipelines", "look", "spec"), LOOK + "# much\n" * rng.randrange(140_000, 150_000)), "pipelines.look: the pipeline is too large"
 
@@ -265,7 +272,9 @@ def right_words(rng: random.Random) -> Made:
         (("image", "repository"), rng.choice(["a", "registry.example:5000/a/b-c__d", "127.0.0.1:5000/x"])),
         (("image", "tag"), rng.choice(["", "latest", "1_2.3-rc"])),
         (("tokensSecret",), "a.b-c"),
-        (("hubs", "modelscope"), rng.choice(["", "http://hub.other.svc:9000/path/", "https://hub.example"])),
+        (("yard", "claim"), rng.choice(["123", "true", "a.b", "a" * 63])),
+        (("networkPolicy", "apiServer", "cidrs"), ["10.96.0.1/32", "fd00::1/128", "::/0"]),
+        (("hubs", "modelscope"), rng.choice(["", "http://hub.other.svc:65535/path/", "https://hub.example"])),
         (("pipelines",), rng.choice([None, {}])),
         (("hub", "enabled"), False),
         (("networkPolicy", "enabled"), False),
@@ -289,7 +298,7 @@ def right_texts(rng: random.Random) -> Made:
         "# \u00fc \U0001f642 \u2028\n",
         "# '\"\\n%d%s`\n",
         "# <a>&amp;</a>\n",
-        "# a\x85b\n",
+        "# a\x85# b\n",
         "# \ufeff\ue000\n",
     ]
     text = rng.choice([LOOK, '{"name": "look", "steps": {"encoders": {"search": {"limit": 3}}}}', LOOK.replace("\n", "\r\n")])
@@ -321,7 +330,7 @@ OPERATORS: Mapping[Outcome, tuple[Callable[[random.Random], Made], ...]] = {
         no_schedule,
         removed,
     ),
-    "chart": (no_pipeline, no_name, another_name, no_step_to_force, itself, no_cron, uploads_without_a_token, too_large),
+    "chart": (no_pipeline, no_name, another_name, no_step_to_force, itself, no_cron, uploads_without_a_token, one_claim_for_two, too_large),
     "accepted": (right_words, right_crons, right_texts, right_names),
 }
 

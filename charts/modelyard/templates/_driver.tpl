@@ -9,7 +9,9 @@ the pipeline, the image and the tick.
 {{- $place := dict "namespace" .root.Release.Namespace "image" (include "modelyard.image" .root) "claim" $values.yard.claim -}}
 {{- $place = merge $place (dict "access" (include "modelyard.access" .root) "secret" $values.tokensSecret "pull_secret" $values.pullSecret) -}}
 {{- $place = merge $place (dict "queue" $values.queue "driver_memory" $values.driverMemory) -}}
-{{- toJson (dict "run.json" (toPrettyJson (dict "run" "" "settings" $settings "place" $place)) "pipeline.yaml" .pipeline.spec) -}}
+{{- $data := dict "run.json" (toPrettyJson (dict "run" "" "settings" $settings "place" $place)) "pipeline.yaml" .pipeline.spec -}}
+{{- /* YAML takes this letter for the end of a line, which JSON does not; of the others of this kind `toJson` takes care. */ -}}
+{{- toJson $data | replace "\u0085" "\\u0085" -}}
 {{- end }}
 
 {{/* Labels of drivers: `dict "root" $ "pipeline" NAME-IN-THE-FILE "schedule" NAME-OF-THE-CRONJOB`, the last where there is one. */}}

@@ -20,7 +20,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range $hub, $public := dict "modelscope" "https://modelscope.cn" "huggingface" "https://huggingface.co" -}}
 {{- $default := $.root.Values.hub.enabled | ternary $ours $public -}}
 {{- $address := get ($.own | default dict) $hub | default (get $.root.Values.hubs $hub) | default $default -}}
-{{- $host := (urlParse $address).host | splitList ":" | first -}}
+{{- $host := (urlParse $address).host | lower | splitList ":" | first -}}
 {{- if or (eq $host "localhost") (eq $host "0.0.0.0") (hasPrefix "127." $host) -}}
 {{- fail (printf "hubs.%s: %q is another machine for a pod: itself; write the address under which pods reach it" $hub $address) -}}
 {{- end -}}
@@ -49,7 +49,7 @@ capabilities: {drop: [ALL]}
 {{- define "modelyard.yardPod" -}}
 {{- if .Values.pullSecret }}
 imagePullSecrets:
-  - name: {{ .Values.pullSecret }}
+  - name: {{ .Values.pullSecret | quote }}
 {{- end }}
 {{- if eq (include "modelyard.access" .) "ReadWriteOnce" }}
 affinity:
@@ -57,7 +57,7 @@ affinity:
     requiredDuringSchedulingIgnoredDuringExecution:
       - labelSelector:
           matchLabels:
-            modelyard.dev/yard: {{ .Values.yard.claim }}
+            modelyard.dev/yard: {{ .Values.yard.claim | quote }}
         topologyKey: kubernetes.io/hostname
 {{- end }}
 {{- end }}
@@ -67,8 +67,8 @@ affinity:
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  name: {{ .of.claim }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ .of.claim | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "modelyard.labels" .root | nindent 4 }}
     {{- .labels | nindent 4 }}
