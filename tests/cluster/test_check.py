@@ -201,6 +201,18 @@ def test_gpus(there: Site) -> None:
         assert MODEL in there.modelyard("gpus", "-o", "name").stdout.split()
 
 
+def test_a_queue_that_is_not_there(there: Site) -> None:
+    """On a cluster without Kueue, too, whose API server does not know what a LocalQueue is."""
+    one = refused(there, "queue absent", "queue-missing", 66, "there is no LocalQueue 'absent'", MODELYARD_QUEUE="absent")
+    assert "suspended" in one["why"]
+
+
+def test_a_priority_class_that_is_not_there(there: Site) -> None:
+    rows = checked(there, code=66, resources={"priority": "modelyard-absent"})
+    assert rows["priority modelyard-absent"]["category"] == "priority-missing"
+    assert rows["admission"]["verdict"] == "ok"  # the same thing is not said twice
+
+
 def test_secrets(there: Site) -> None:
     named = {"MODELYARD_SECRET": "absent"}
     refused(there, "token secret", "secret-missing", 66, "there is no Secret 'absent'", "create secret generic absent", **named)

@@ -214,6 +214,10 @@ _JUDGED = re.compile(r"exceeded quota|failed quota|(maximum|minimum) .+ usage pe
 """Refusals that are other verdicts' business."""
 
 
+_MALFORMED = "cannot be handled as a"
+"""What a server says that cannot even read an object."""
+
+
 def _admission(survey: Survey) -> Iterator[Verdict]:
     """The server's own word to what would be created: a dry run of each Job, and of a bare pod of it."""
     security: dict[str, None] = {}
@@ -228,7 +232,8 @@ def _admission(survey: Survey) -> Iterator[Verdict]:
         for cause in answer.causes:
             if not _SECURITY.search(cause.message) and not _JUDGED.search(cause.message):
                 others.setdefault(
-                    f"{name}: {cause.field}: {cause.message}" if cause.field else f"{name}: {cause.message}", Usage if cause.field else Refused
+                    f"{name}: {cause.field}: {cause.message}" if cause.field else f"{name}: {cause.message}",
+                    Usage if cause.field or _MALFORMED in cause.message else Refused,
                 )
         warnings |= {f"{name}: {text}": None for text in answer.warnings if not _SECURITY.search(text)}
     hidden = [answer for answer in survey.answers.values() if isinstance(answer, Unseen)]

@@ -40,6 +40,8 @@ _SETTLING = 15.0
 """Seconds after a failure of the server in which it may refuse what it allows."""
 _LONGEST_PAUSE = 5.0
 _EXCERPT = 2000
+_NO_SUCH_PATH = b"404 page not found"
+"""How an API server, and no proxy in front of it, answers for a group of the API that it does not know, such as Kueue's."""
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSING = frozenset({400, 413, 415, 422})
 
@@ -108,6 +110,8 @@ class Http:
             with suppress(ValueError):
                 if isinstance(answer := json.loads(content), dict):
                     return Reply(response.status, answer, tuple(_warnings(response.headers.getlist("Warning"))))
+            if response.status == 404 and 404 in call.expected and content.strip() == _NO_SUCH_PATH:
+                return Reply(404, {})
             why = self.harmless(_excerpt(content))
             raise AgainError(Unavailable("what answers is no API server", where=self.access.host, why=why, remedy=_LATER))
 

@@ -170,6 +170,13 @@ def _claim(cluster: FakeCluster, mode: str = "ReadWriteMany", phase: str = "Boun
             "no owner label",
         ),
         (lambda c: setattr(c, "answer", Answer([Cause("spec.x", "Invalid value")])), "admission", "admission", 64, "spec.x: Invalid value"),
+        (
+            lambda c: setattr(c, "answer", Answer([Cause("", 'Job in version "v1" cannot be handled as a Job: quantities must match')])),
+            "admission",
+            "admission",
+            64,
+            "quantities must match",
+        ),
     ],
 )
 def test_each_thing_that_is_wrong(spoil: Any, row: str, category: str, exit_code: int, words: str) -> None:
