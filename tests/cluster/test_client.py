@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
-from modelyard.errors import NoInput, NoPermission, Unavailable
+from modelyard.errors import NoInput, NoPermission, Unavailable, Usage
 from modelyard.kube import logs, names, runs
 from modelyard.kube.client import Client, connect
 from modelyard.run.view import View
@@ -32,7 +33,7 @@ SECURE = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 def pod(name: str, command: list[str], **labels: str) -> dict[str, Any]:
     """A pod that the restricted standard lets in."""
-    container = {"name": "c", "image": BUSYBOX, "command": command, "securityContext": SECURE}
+    container = {"name": "step", "image": BUSYBOX, "command": command, "securityContext": SECURE}
     security = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "securityContext": security, "containers": [container]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
@@ -284,5 +285,26 @@ def test_of_several_containers_the_one_that_is_named(client: Client, cluster: Cl
     both["spec"]["containers"].append({**both["spec"]["containers"][0], "name": "mesh", "command": ["echo", "theirs"]})
     assert client.create(both)
     cluster.wait_for_pod("both", "Succeeded", namespace=client.namespace)
-    said = {name: [line.partition(b" ")[2] for line in client.logs("both", container=name)] for name in ("c", "mesh")}
-    assert said == {"c": [b"ours"], "mesh": [b"theirs"]}
+    said = {name: [line.partition(b" ")[2] for line in client.logs("both", container=name)] for name in ("step", "mesh")}
+    assert said == {"step": [b"ours"], "mesh": [b"theirs"]}
+
+
+def test_who_acts_as_another_has_that_ones_rights(
+    local_cluster: LocalCluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`as:` in a kubeconfig, which kubectl heeds."""
+    told = yaml.safe_load(local_cluster.kubeconfig.read_text())
+    for user in told["users"]:
+        user["user"]["as"] = "somebody"
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(told))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    other = connect(namespace=namespace)
+    with pytest.raises(NoPermission, match="may not list pods"):
+        other.list("Pod")
+    assert not other.may("list", "Pod")
+    for user in told["users"]:
+        user["user"]["as-groups"] = ["system:masters"]
+    file.write_text(yaml.safe_dump(told))
+    with pytest.raises(Usage, match="as-groups"):
+        connect(namespace=namespace).list("Pod")

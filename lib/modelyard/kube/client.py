@@ -251,9 +251,11 @@ def _load(file: str | None, context: str) -> Access:
             "the cluster of this context has no server", where=file or "", remedy="kubectl config set-cluster NAME --server=https://HOST:PORT"
         )
 
+    as_another = _as_another(file, context) if file else {}
+
     def headers() -> dict[str, str]:
         settings: Mapping[str, Any] = configuration.auth_settings()
-        return {auth["key"]: auth["value"].strip() for auth in settings.values() if auth["value"]}
+        return {auth["key"]: auth["value"].strip() for auth in settings.values() if auth["value"]} | as_another
 
     tls = {
         "cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE,
@@ -271,12 +273,31 @@ def _load(file: str | None, context: str) -> Access:
 
 def _namespace(file: str, context: str) -> str:
     """The namespace of a kubeconfig's context."""
+    with _usable(file):
+        return str(_context(file, context).get("namespace") or "default")
+
+
+def _context(file: str, name: str) -> Mapping[str, Any]:
+    """A kubeconfig's context of that name, else its current one."""
     from kubernetes.config import list_kube_config_contexts
 
+    contexts, current = list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+    found: Mapping[str, Any] = (next((item for item in contexts if item["name"] == name), current) if name else current)["context"]
+    return found
+
+
+def _as_another(file: str, context: str) -> dict[str, str]:
+    """The header by which a user of a kubeconfig acts as another one (`as:`), which the package leaves out, and so does all with more rights."""
+    from kubernetes.config.kube_config import KubeConfigMerger
+
     with _usable(file):
-        contexts, current = list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
-    found = next((item for item in contexts if item["name"] == context), current) if context else current
-    return str(found["context"].get("namespace") or "default")
+        config, name = KubeConfigMerger(file).config, _context(file, context).get("user")  # type: ignore[no-untyped-call]
+        found = config["users"].get_with_name(name, safe=True) if name and "users" in config else None
+        user: Mapping[str, Any] = (found.value.get("user") if found else None) or {}
+    if more := sorted(key for key in user if key.startswith("as-")):
+        remedy = "use a user of the kubeconfig that needs no impersonation, or `as` alone"
+        raise Usage(f"the kubeconfig's user {name!r} acts as another with {', '.join(more)}", where=file, why="only `as` is read", remedy=remedy)
+    return {"Impersonate-User": str(user["as"])} if user.get("as") else {}
 
 
 @contextmanager
