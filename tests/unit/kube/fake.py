@@ -74,7 +74,7 @@ class FakeCluster:
         return self.answer
 
     def patch(self, kind: Kind, name: str, patch: Manifest) -> Manifest | None:
-        self._answers()
+        self._answers(("patch", kind))
         if (kind, name) not in self.objects:
             return None
         self.objects[kind, name] = merged(self.objects[kind, name], patch)
@@ -83,7 +83,7 @@ class FakeCluster:
         return found or merged({"kind": kind, "metadata": {"name": name}}, patch)
 
     def delete(self, kind: Kind, name: str, *, uid: str | None = None, grace: int | None = None, wait_for_pods: bool = False) -> bool:
-        self._answers()
+        self._answers(("delete", kind))
         found = self.objects.get((kind, name))
         if found is None or (uid and found["metadata"]["uid"] != uid):
             return False

@@ -92,6 +92,7 @@ def test_an_hour_that_is_left_out_has_no_tick_and_one_that_comes_twice_has_two()
     assert spring == [at("2026-03-30T00:30"), at("2026-03-28T01:30")]
     autumn = cron.last_ticks("*/30 2 * * *", BERLIN, at("2026-10-24T12:00"), at("2026-10-25T12:00"), 10)
     assert autumn == [at(f"2026-10-25T{time}") for time in ("01:30", "01:00", "00:30", "00:00")]
+    assert cron.next_tick("*/30 2 * * *", BERLIN, at("2026-10-25T00:00")) == at("2026-10-25T00:30"), "before the first comes again"
     assert cron.next_tick("30 2 * * *", BERLIN, at("2026-10-25T00:30")) == at("2026-10-25T01:30")
     assert cron.next_tick("30 2 * * *", BERLIN, at("2026-03-29T00:00")) == at("2026-03-30T00:30")
 

@@ -121,6 +121,7 @@ def test_spans_of_rest_are_kept_and_bounded() -> None:
             found["metadata"]["annotations"] |= patch["metadata"]["annotations"]
     spans = schedule.suspensions(found)
     assert len(spans) == schedule.KEPT_JOBS
+    assert all(end == begin + timedelta(hours=1) for begin, end in spans)
     assert spans[-1] == (NOW + timedelta(hours=58), NOW + timedelta(hours=59))
 
 
@@ -166,6 +167,7 @@ def test_ticks_while_an_earlier_one_was_at_work_were_skipped_and_the_last_is_due
         at(6): ("skipped", "r5 was still at work"),
         at(5): ("running", ""),
     }
+    assert told(made(), [job(at(5), "r5", ended=at(8, 20))])[at(8)] == ("skipped", "r5 was still at work"), "it has ended, and no Job was made"
     ended = [job(at(5), "r5", ended=at(7, 10)), job(at(8), "r8", ended=at(8, 1))]
     assert told(made(), ended, status("r5"), status("r8"))[at(7)] == ("skipped", "r5 was still at work")
 
@@ -185,6 +187,8 @@ def test_ticks_that_nobody_made_a_job_for_were_missed() -> None:
     assert found[at(6)] == ("missed", "its Job could not be made within 1h00m")
     assert found[at(7)] == ("missed", "nothing was at work then: the controller was away, or somebody suspended it by other means")
     assert found[at(8)] == ("due", "its Job is not made yet"), "an hour is left for it"
+    assert told(made(startingDeadlineSeconds=600), jobs)[at(8)][0] == "missed", "not here"
+    assert told(made(schedule="*/10 * * * *"), jobs)[at(8, 20)][0] == "missed", "the latest alone is made up for"
     full = {
         "reason": "FailedCreate",
         "message": "Error creating job: exceeded quota",
@@ -201,6 +205,9 @@ def test_ticks_of_a_schedule_that_rested() -> None:
     assert found[at(5)] == ("suspended", f"it was suspended from {at(4, 40)} to {at(5, 30)}")
     assert found[at(6)][0] == "done"
     assert found[at(7)] == found[at(8)] == ("suspended", f"it was suspended from {at(6, 30)}")
+    late = made()
+    late["metadata"]["annotations"][schedule.SUSPENDED] = f"{at(5, 40)}/{at(6, 30)}"
+    assert told(late, [])[at(5)][0] == "missed", "it did not rest yet"
     by_others = told(made(suspend=True), [])
     assert {state for state, _ in by_others.values()} == {"no job"}
     assert "by other means" in by_others[at(6)][1]

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.errors import NoInput, NoPermission, Unavailable, Usage
 from modelyard.kube import names, runs, schedule
-from modelyard.kube.cluster import Answer, Cause, Manifest
+from modelyard.kube.cluster import Answer, Cause, Kind, Manifest
 from modelyard.kube.place import Place
 from modelyard.run import schedule as schedules
 from modelyard.run.pipeline import first_status
@@ -174,6 +174,40 @@ def test_a_config_map_that_goes_with_a_schedule_that_was_removed_is_made_anew(cl
     assert [owner["uid"] for owner in found["ownerReferences"]] == [made(cluster)["metadata"]["uid"]]
 
 
+def test_a_config_map_that_says_something_else_is_not_taken_for_its_own(cluster: Standin) -> None:
+    apply(cluster)
+    name = in_force(cluster)
+    cluster.objects["ConfigMap", name]["data"]["run.json"] = "{}"
+    with pytest.raises(Usage, match="is not the schedule's") as raised:
+        apply(cluster)
+    assert raised.value.remedy == f"kubectl delete configmap {name}"
+
+
+def test_a_config_map_of_somebody_who_applies_meanwhile_stays(cluster: Standin) -> None:
+    apply(cluster)
+    another = {"name": "nightly-of-another", "labels": {names.ROLE: "driver", names.SCHEDULE: "nightly"}}
+    cluster.create({"kind": "ConfigMap", "metadata": another, "data": {}})
+    apply(cluster)
+    assert "nightly-of-another" in configs(cluster)
+
+
+@pytest.mark.parametrize("lost", ["CronJob", "ConfigMap"])
+def test_what_somebody_removes_while_it_is_applied_is_made_again(cluster: Standin, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    apply(cluster, "a")
+    patch, losses = cluster.patch, [lost]
+
+    def losing(kind: Kind, name: str, change: Manifest) -> Manifest | None:
+        if losses == [kind]:
+            del cluster.objects[kind, name]
+            losses.clear()
+        return patch(kind, name, change)
+
+    monkeypatch.setattr(cluster, "patch", losing)
+    apply(cluster, "b")
+    assert losses == []
+    assert in_force(cluster) in configs(cluster)
+
+
 def test_a_cron_job_of_somebody_elses_is_left_alone(cluster: Standin) -> None:
     cluster.create({"kind": "CronJob", "metadata": {"name": "nightly", "labels": {"app": "backup"}}, "spec": {"schedule": "0 1 * * *"}})
     before = made(cluster)
@@ -250,12 +284,15 @@ def test_a_removal_that_fails_leaves_it_ticking(cluster: Standin, monkeypatch: p
     apply(cluster)
 
     def away(*_: object, **__: object) -> bool:
+        assert made(cluster)["spec"]["suspend"], "no tick begins meanwhile"
         raise ends
 
     monkeypatch.setattr(cluster, "delete", away)
-    with pytest.raises(type(ends)):
-        schedules.remove(cluster, "nightly")
-    assert made(cluster)["spec"]["suspend"] is False
+    for suspended in (True, False):
+        schedules.suspend(cluster, "nightly", NOW, suspended=suspended)
+        with pytest.raises(type(ends)):
+            schedules.remove(cluster, "nightly")
+        assert made(cluster)["spec"]["suspend"] is suspended, "as it was"
 
 
 def test_suspending_twice_changes_nothing_more(cluster: Standin) -> None:
