@@ -13,7 +13,7 @@ LOCK   := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --generate
 # Tests share their cores with each other: one thread each, said to every library that would take all of them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup demo test test-all browser check bench images cluster-up cluster-down format lock docs clean
+.PHONY: help setup demo test test-here test-cluster test-all browser check bench images cluster-up cluster-down format lock docs clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,10 +35,16 @@ demo: setup ## a sentiment model's whole life on this machine: search to publish
 
 test: setup browser ## unit tests (no network, no torch, no real time), hubs by their real clients, the steps on CPU, the report in a browser, a real cluster
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/unit
-	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/hubs
-	$(ONE_THREAD) $(BIN)/pytest --timeout 300 -m "not slow" tests/steps
+	$(MAKE) --no-print-directory -j2 test-here test-cluster
+
+# Side by side: the cluster's tests build programs and images first, and then wait for pods more than they compute.
+test-here:
+	$(ONE_THREAD) $(BIN)/pytest --timeout 600 -m "not slow" tests/hubs
+	$(ONE_THREAD) $(BIN)/pytest --timeout 600 -m "not slow" tests/steps
 	$(ONE_THREAD) $(BIN)/pytest -m "not slow" tests/browser
-	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 -m "not slow" tests/cluster
+
+test-cluster:
+	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 -m "not slow" --durations=30 tests/cluster 2>&1 | sed -u 's/^/cluster| /'
 
 test-all: setup browser ## every test, the slow ones too
 	$(ONE_THREAD) $(BIN)/pytest tests/unit
