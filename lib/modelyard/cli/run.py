@@ -161,6 +161,8 @@ def settle(session: Session, status: RunStatus) -> int:
     if status.state in ("stopped", "cancelled"):
         session.out.note(f"the run was {status.state}")
         session.out.hint("run it again: it goes on from what was kept")
+    elif failed and session.config.remote:  # there a step may have failed before it could say anything
+        session.hint(f"modelyard explain {status.run} {next(iter(failed))}")
     elif began:
         session.hint(f"modelyard logs {status.run} {began}")
     elif status.state == "done":

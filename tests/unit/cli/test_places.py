@@ -198,3 +198,14 @@ def test_lines_of_a_pod_that_is_gone_come_from_the_yard(call: Call, cluster: Fak
     done = call("logs", *THERE)
     assert (done.code, done.out) == (0, "")
     assert "there is no claim" in done.err
+
+
+def test_a_failure_there_leads_to_explain(call: Call, cluster: FakeCluster) -> None:
+    failed = StepStatus(verb="finetune", state=StepState.FAILED, exit_code=69, category="unavailable", what="no place within 30m")
+    mirror(
+        cluster,
+        RunStatus(run=RUN, pipeline="reviews", state=RunState.FAILED, exit_code=69, started="2024-05-01T10:00:00+00:00", steps={"tuned": failed}),
+    )
+    done = call("wait", RUN, *THERE)
+    assert done.code == 69
+    assert done.err.endswith(f"next: modelyard explain {RUN} tuned --on kubernetes\n")
