@@ -72,8 +72,16 @@ def runs(cluster: Cluster) -> list[RunStatus]:
     mirrors = {_run_of(found): found for found in cluster.list("ConfigMap", {names.ROLE: "status"})}
     unsaid = [name for name in drivers if "status.json" not in (mirrors.get(name) or {}).get("data", {}) or ends.finished(drivers[name])]
     pods = cluster.list("Pod", {names.ROLE: "driver"}) if unsaid else []
-    seen = [_seen(name, drivers.get(name), mirrors.get(name), _of(pods, drivers.get(name))).status for name in {**drivers, **mirrors}]
-    return sorted(seen, key=lambda status: (status.started, status.run), reverse=True)
+    found = [_listed(name, drivers.get(name), mirrors.get(name), _of(pods, drivers.get(name))) for name in {**drivers, **mirrors}]
+    return sorted(found, key=lambda status: (status.started, status.run), reverse=True)
+
+
+def _listed(run: str, job: Manifest | None, mirror: Manifest | None, pods: Sequence[Manifest]) -> RunStatus:
+    """A run among others: what one of them says that cannot be read does not hide the rest."""
+    try:
+        return _seen(run, job, mirror, pods).status
+    except Corrupt as failure:
+        return _pending(run, job, mirror, None).over(RunState.FAILED, Corrupt.exit_code, f"{failure}; {failure.remedy}")
 
 
 def find(cluster: Cluster, run: str | None = None) -> str:

@@ -401,3 +401,15 @@ def test_what_is_told_of_runs_that_ended_long_ago_goes_with_gc(cluster: FakeClus
     assert [found["metadata"]["name"] for found in cluster.list("ConfigMap", {names.ROLE: "status"})] == [
         f"p-0-r{number}-status" for number in (2, 3, 4, 5)
     ]
+
+
+def test_one_that_cannot_be_read_hides_no_other(cluster: FakeCluster) -> None:
+    mirror(cluster, RunState.DONE, StepState.DONE)
+    torn = {"name": "p-0-r1-status", "labels": labels("status", "p-0-r1")}
+    cluster.create({"kind": "ConfigMap", "metadata": torn, "data": {"status.json": "{"}})
+    assert {status.run: (status.state, status.exit_code) for status in runs.runs(cluster)} == {
+        RUN: (RunState.DONE, 0),
+        "p-0-r1": (RunState.FAILED, Corrupt.exit_code),
+    }
+    with pytest.raises(Corrupt):
+        runs.look(cluster, "p-0-r1")

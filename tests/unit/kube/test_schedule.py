@@ -187,7 +187,7 @@ def test_ticks_that_nobody_made_a_job_for_were_missed() -> None:
     assert found[at(6)] == ("missed", "its Job could not be made within 1h00m")
     assert found[at(7)] == ("missed", "nothing was at work then: the controller was away, or somebody suspended it by other means")
     assert found[at(8)] == ("due", "its Job is not made yet"), "an hour is left for it"
-    assert told(made(startingDeadlineSeconds=600), jobs)[at(8)][0] == "missed", "not here"
+    assert told(made(startingDeadlineSeconds=1200), jobs)[at(8)][0] == "missed", "not here"
     assert told(made(schedule="*/10 * * * *"), jobs)[at(8, 20)][0] == "missed", "the latest alone is made up for"
     full = {
         "reason": "FailedCreate",
