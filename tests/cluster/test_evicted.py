@@ -35,6 +35,7 @@ def undisturbed(made: Site) -> dict[str, Any]:
     return dict(made.json("run", made.write("evicted.yaml", PIPELINE)))
 
 
+@pytest.mark.slow
 def test_an_evicted_pod_goes_on(made: Site, undisturbed: dict[str, Any]) -> None:
     again = _evicted(made, times=1)
     _as_undisturbed(made, again, undisturbed, attempts=2)

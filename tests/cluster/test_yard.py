@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,16 @@ class Shell:
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "modelyard", *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # in the background it is ignored, and that is inherited
+        )
 
     def nothing_left(self) -> None:
         """Pods of this namespace are gone, or on their way out."""
