@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from modelyard.cli.lazy import COMMANDS
+from modelyard.cli.lazy import COMMANDS, root
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,7 +29,7 @@ def check_command(line: str) -> None:
     arguments = words[2:]
     if isinstance(command, click.Group):
         command, arguments = command.commands[arguments[0]], arguments[1:]
-    with command.make_context("modelyard", arguments) as context:
+    with command.make_context("modelyard", arguments, **root.context_settings) as context:  # click keeps a command's help option from then on
         assert context.args == []
 
 

@@ -224,8 +224,10 @@ def test_an_api_server_that_goes_away_ends_no_follow(site: Site) -> None:
     follow = logs.lines(site.cluster, RUN, follow=True)
     assert numbers([next(follow)]) == [1]
     site.cluster.down = Unavailable("the API server does not answer")
-    threading.Timer(0.1, lambda: setattr(site.cluster, "down", None)).start()
+    comes = threading.Timer(0.1, lambda: setattr(site.cluster, "down", None))
+    comes.start()
     assert numbers([next(follow)]) == [2]
+    comes.join()  # the second line may have been read before the server went away
     site.ends("tuned-x")
     site.status(RunState.DONE, step=StepState.DONE)
     assert list(follow) == []
