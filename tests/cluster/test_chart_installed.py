@@ -197,6 +197,7 @@ def test_what_is_wrong_with_the_steps_is_the_runs_end(made: Yard) -> None:
     assert not [one for one in made.jobs() if one["metadata"]["labels"][names.PIPELINE] == "wrong"]
 
 
+@pytest.mark.slow
 def test_each_door_gives_the_same_artifacts(made: Yard) -> None:
     """The command, what `render` prints by kubectl, and Helm, each on a yard of its own, so that none of them finds what another one made."""
     file = made.write("doors.yaml", text("doors"))

@@ -203,7 +203,7 @@ def test_what_cannot_get_better_fails_the_job_at_once(table: Table, name: str) -
         assert (status.state, status.exit_code) == (RunState.FAILED, failure.exit_code)
 
 
-@pytest.mark.parametrize("name", ["unavailable", "io", "corrupt"])
+@pytest.mark.parametrize("name", [pytest.param("unavailable", marks=pytest.mark.slow), "io", "corrupt"])
 def test_what_may_pass_is_tried_three_times(table: Table, name: str) -> None:
     job, codes, said = table.ends(name)
     failure = REGISTRY[name]

@@ -106,6 +106,7 @@ def test_from_nothing_to_a_report(person: Person, said: dict[str, str]) -> None:
     assert "epoch" in said["modelyard logs"]
 
 
+@pytest.mark.slow
 def test_again_and_again(person: Person, said: dict[str, str]) -> None:
     """A name has to have been moved once for a rollback: two models are promoted before."""
     assert said

@@ -24,6 +24,7 @@ def place(local_cluster: LocalCluster, tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_fetch_is_reused_until_its_files_change(place: Site, tmp_path: Path) -> None:
     file = place.write(
         "rows.yaml", "name: rows\nsteps:\n  rows: {fetch: {dataset: modelscope://datasets/me/rows}}\n  find: {search: {query: rows}}\n"

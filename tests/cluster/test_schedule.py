@@ -153,6 +153,7 @@ def test_what_the_api_server_would_not_take_is_never_half_there(there: Site) -> 
         assert there.cluster.items(kind, namespace=there.namespace, selector=f"{names.SCHEDULE}=refused") == []
 
 
+@pytest.mark.slow
 def test_a_triggered_tick_survives_its_driver_and_the_next_one_reuses(there: Site) -> None:
     apply(there, "triggered")
     job = there.modelyard("schedule", "trigger", "triggered", "-d", "-q").stdout.strip()
@@ -180,6 +181,7 @@ def test_a_triggered_tick_survives_its_driver_and_the_next_one_reuses(there: Sit
     assert there.json("show", run)["state"] == "done", "how it ended is kept"
 
 
+@pytest.mark.slow
 def test_the_clock_ticks_and_never_two_at_once(there: Site) -> None:
     """The controller's own tick; and one that cannot end, so that the following are skipped until it is cancelled."""
     apply(there, "ticking", EVERY_MINUTE)

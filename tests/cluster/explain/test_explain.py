@@ -85,6 +85,7 @@ def test_there_are_enough_and_the_page_has_each() -> None:
         assert list(page.rows()) == [one.title for one in SITUATIONS.values()]
 
 
+@pytest.mark.slow
 def test_the_answer_stays_when_pods_and_events_are_gone(world: There) -> None:
     """What was found out when a step failed is kept with the run."""
     name = "device-missing"
