@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import shutil
 import statistics
 import sys
@@ -30,13 +29,14 @@ import torch
 import transformers
 from datasets import Dataset
 
+from benchmarks import stepping
 from modelyard.steps import Finetune
 from modelyard.yard import Artifact, Yard
-from modelyard_jobs import batching, data, finetune, metrics
-from modelyard_jobs.context import Context, Stop
+from modelyard_jobs import batching, data, finetune, models
+from modelyard_jobs.finetune.loop import tensors
 from modelyard_jobs.finetune.step import VALIDATION
-from modelyard_jobs.tasks import text_classification as task
-from modelyard_jobs.tasks import text_classifier as classifier
+from modelyard_jobs.metrics import interval
+from modelyard_jobs.tasks.text_classification import TextClassification
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DATA = "datasets/hutto/movie-reviews"
@@ -107,48 +107,28 @@ def main() -> int:
 def select(artifact: Artifact, settings: Finetune, cache: Path) -> Rows:
     """The rows that finetune will choose by itself."""
     splits = data.read(artifact, cache)
-    train, columns = splits["train"], task.columns(splits["train"], None, None)
-    names = task.label_names(train, columns.label)
-    rest, cut = data.cut(train, columns.text, VALIDATION)
+    train, task = splits["train"], TextClassification(settings)
+    columns = task.columns(train, truth=True)
+    names = task.label_names(train, columns)
+    rest, cut = data.cut(train, columns["text"], VALIDATION)
     chosen = rest[data.sample(settings.train_rows, len(rest), settings.seed)]
     cut = cut[data.sample(settings.train_rows, len(cut), settings.seed)]
 
     def pick(dataset: Any, rows: np.ndarray) -> tuple[list[str], list[int]]:
-        return list(dataset.select(rows)[columns.text]), task.label_ids(dataset, columns.label, names)[rows].tolist()
+        return list(dataset.select(rows)[columns["text"]]), task.truths(dataset, columns, names)[rows].tolist()
 
     return Rows(names, pick(train, chosen), pick(train, cut), pick(splits["test"], np.arange(len(splits["test"]))))
 
 
 def ours(settings: Finetune, inputs: dict[str, Artifact], yard: Yard, out: Path, threads: int) -> Timed:
     """The step as the frame runs it, in this process."""
-    said: list[Any] = []
-    for folder in (out / "files", out / "scratch"):
-        folder.mkdir(parents=True)
-    context = Context(
-        settings=settings,
-        inputs=inputs,
-        out=out / "files",
-        scratch=out / "scratch",
-        yard=yard,
-        key=hashlib.sha256(out.name.encode()).hexdigest(),
-        attempt="bench-r1.tuned.1",
-        device="cpu",
-        threads=threads,
-        listing=None,
-        hubs={},
-        stop=Stop(),
-        send=said.append,
-    )
     start = time.perf_counter(), time.process_time()
-    finetune.run(context)
-    whole, processor = time.perf_counter() - start[0], time.process_time() - start[1]
-    speed = next(message["value"] for message in said if message["type"] == "detail" and message["name"] == "speed")
-    context.checkpoints.clear()
-    return Timed(whole, processor, speed["train_seconds"], out / "files")
+    ran = stepping.run(finetune.run, settings, inputs, yard, out, threads=threads)
+    return Timed(time.perf_counter() - start[0], time.process_time() - start[1], ran.details["speed"]["train_seconds"], ran.files)
 
 
-def peer(settings: Finetune, model: Artifact, rows: Rows, out: Path) -> Timed:
-    """The usual recipe with Trainer."""
+def peer(settings: Finetune, model: Artifact, rows: Rows, out: Path, **more: Any) -> Timed:
+    """The usual recipe with Trainer, on the CPU. more: arguments of another one."""
     start = time.perf_counter(), time.process_time()
     tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
 
@@ -175,7 +155,7 @@ def peer(settings: Finetune, model: Artifact, rows: Rows, out: Path) -> Timed:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=True,
+        **(more or {"use_cpu": True}),
     )
     trainer = transformers.Trainer(
         model=network,
@@ -208,17 +188,18 @@ def compare(times: dict[str, list[Timed]], trained: int) -> float:
     return ratios["processor"]
 
 
-def accuracy(yard: Yard, folder: Path, rows: Rows, max_length: int) -> metrics.Metric:
+def accuracy(yard: Yard, folder: Path, rows: Rows, max_length: int) -> interval.Metric:
     """Of a model's files on the test split."""
-    model, tokenizer = classifier.load(_artifact(yard, "model", folder), None, torch.float32)
+    task = TextClassification(None)
+    loaded = models.load(task, _artifact(yard, "model", folder), None, torch.float32)
     texts, labels = rows.test
-    ids, _ = classifier.encode(tokenizer, texts, max_length)
+    items = [item for item in task.prepare([{"text": text} for text in texts], loaded.encoder, max_length) if not isinstance(item, str)]
     right = 0
-    for batch in batching.plan([len(row) for row in ids], 1024):
+    for batch in batching.plan([item.size for item in items], 1024):
         with torch.inference_mode():
-            predicted = model(**classifier.collate(tokenizer, [ids[row] for row in batch])).logits.argmax(1)
+            predicted = loaded.model(**tensors(task.collate([items[row] for row in batch], loaded.encoder))).logits.argmax(1)
         right += int((predicted.numpy() == np.array(labels)[batch]).sum())
-    return metrics.wilson(right, len(labels))
+    return interval.wilson(right, len(labels))
 
 
 def _artifact(yard: Yard, kind: Any, folder: Path) -> Artifact:

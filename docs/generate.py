@@ -9,14 +9,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from modelyard import config
 from modelyard.errors import REGISTRY, RETRIES, Rule
 from modelyard.kube.diagnosis import CATEGORIES, Group
-from modelyard.steps import STEPS, Gate, Resources, Reuse, Step
+from modelyard.steps import STEPS, Gate, Infer, Resources, Reuse, Step, Task, Trainable
 
 DOCS = Path(__file__).resolve().parent
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -106,6 +106,21 @@ def in_force() -> Iterator[str]:
     yield from table(["setting", "variable", "default"], rows)
 
 
+def tasks() -> Iterator[str]:
+    """What is made for each task, as its class says."""
+    from modelyard_jobs import tasks as known  # needs no torch
+    from modelyard_jobs.tasks.task import Illustrated
+
+    rows = []
+    for name in get_args(Task):
+        named = {"candidates": ("one", "other")} if name == "zero-shot-classification" else {}
+        task = known.of(name, Infer.model_validate({"model": "model", "data": "data", "task": name, **named}))
+        names = ", ".join(f"`{field}`" for field in task.empty())
+        told = [name in get_args(Trainable), isinstance(task, Illustrated), task.signature(["one", "other"]) is not None]
+        rows.append([f"[{name}](#{name})", f"`{task.auto}`", names, *("yes" if each else "no" for each in told)])
+    yield from table(["task", "transformers' class", "infer writes", "finetune", "pictures", "export"], rows)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A Markdown table."""
     for row in [header, ["---"] * len(header), *rows]:
@@ -162,6 +177,7 @@ PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
     "exit-codes": exit_codes,
     "categories": categories,
     "settings": in_force,
+    "tasks": tasks,
 }
 
 if __name__ == "__main__":

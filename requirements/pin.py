@@ -14,7 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "jobs-default.txt"
 TARGET = ROOT / "lib" / "modelyard" / "locked.py"
 
-CHANGE_RESULTS = ("datasets", "numpy", "onnx", "onnxruntime", "onnxscript", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+CHANGE_RESULTS = (
+    "accelerate",
+    "datasets",
+    "faster-coco-eval",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "peft",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 TEMPLATE = '''\
 """The locked versions of the packages that can change what a step computes. Written by `make lock`; not to be edited.

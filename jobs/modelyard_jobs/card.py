@@ -14,8 +14,8 @@ import yaml
 
 from modelyard.refs import HubRef
 from modelyard.steps import Finetune
-from modelyard_jobs.package import ONNX
 from modelyard_jobs.provenance import Licence, Provenance, Source
+from modelyard_jobs.usage import how_to
 
 LICENCES = frozenset(
     {
@@ -29,6 +29,9 @@ LICENCES = frozenset(
 
 Hugging Face refuses a card with a word that is not on its list (https://huggingface.co/docs/hub/repositories-licenses), of which this is a part.
 """
+
+MODELSCOPE_TASKS = {"object-detection": "image-object-detection"}
+"""ModelScope's words for tasks, where they are not Hugging Face's."""
 
 _CLASSES = 20
 _LABELS = 20
@@ -91,7 +94,7 @@ def front_matter(facts: Facts) -> dict[str, Any]:
         front["language"] = list(traced.languages)
     front["library_name"] = "transformers"
     if facts.task:
-        front |= {"pipeline_tag": facts.task, "tasks": [facts.task]}
+        front |= {"pipeline_tag": facts.task, "tasks": [MODELSCOPE_TASKS.get(facts.task, facts.task)]}
     front["frameworks"] = ["pytorch"]
     if traced.base and traced.base.repository:
         front |= {"base_model": traced.base.repository, "base_model_relation": "finetune"}
@@ -113,53 +116,21 @@ def front_matter(facts: Facts) -> dict[str, Any]:
 
 def _summary(facts: Facts) -> str:
     traced, measured = facts.provenance, facts.measured
-    what = "Classifies texts" if facts.task == "text-classification" else "A model"
+    what, before = _WHAT.get(facts.task or "", ("A model", "of"))
     shown = ", ".join(_code(label) for label in facts.labels[:_LABELS])
-    labels = f" as one of {len(facts.labels)} labels: {shown}{', …' if len(facts.labels) > _LABELS else ''}" if facts.labels else ""
+    labels = f" {before} {len(facts.labels)} labels: {shown}{', …' if len(facts.labels) > _LABELS else ''}" if facts.labels else ""
     made = f"finetuned from {_named(traced.base)}" if traced.base else f"as it came from {_named(traced.origin)}"
     made += f" on {_named(traced.data)}" if traced.data else ""
-    accuracy = measured and measured.document["metrics"].get("accuracy")
-    worth = f" Its accuracy is {_figure(accuracy['value'])} ({_between(accuracy)}), measured on {accuracy['n']} rows." if accuracy else ""
+    main = measured.document.get("main", "accuracy") if measured else ""
+    metric = measured.document["metrics"].get(main) if measured else None
+    worth = f" Its {main.replace('_', ' ')} is {_figure(metric['value'])} ({_between(metric)}), measured on {metric['n']} rows." if metric else ""
     onnx = " The ONNX files under `onnx/` were exported from these weights, and compared with them." if traced.export else ""
     return f"{what}{labels}; {made}.{worth}{onnx}"
 
 
 def _use(facts: Facts) -> list[str]:
-    client = "modelscope" if facts.to.scheme == "modelscope" else "huggingface_hub"
-    repository = f"{facts.to.owner}/{facts.to.name}"
-    loaded = "AutoModelForSequenceClassification" if facts.task else "AutoModel"
     training = facts.provenance.training
-    length = f", max_length={training.settings['max_length']}" if training and "max_length" in training.settings else ""
-    batch = f'batch = tokenizer(["a text", "another one"], padding=True, truncation=True{length}, return_tensors='
-    last = "[model.config.id2label[i] for i in model(**batch).logits.argmax(-1).tolist()]" if facts.task else "model(**batch)"
-    torch = f"""```python
-from {client} import snapshot_download
-from transformers import {loaded}, AutoTokenizer
-
-folder = snapshot_download("{repository}")
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = {loaded}.from_pretrained(folder)
-{batch}"pt")
-print({last})
-```"""
-    onnx = f"""```python
-import json
-from pathlib import Path
-
-import onnxruntime
-from {client} import snapshot_download
-from transformers import AutoTokenizer
-
-folder = snapshot_download("{repository}")
-tokenizer = AutoTokenizer.from_pretrained(folder)
-session = onnxruntime.InferenceSession(f"{{folder}}/{ONNX}/model.onnx", providers=["CPUExecutionProvider"])
-{batch}"np")
-logits = session.run(None, {{wanted.name: batch[wanted.name].astype("int64") for wanted in session.get_inputs()}})[0]
-labels = json.loads(Path(folder, "config.json").read_text())["id2label"]
-print([labels[str(i)] for i in logits.argmax(-1)])
-```"""
-    exported = f"{ONNX}/model.onnx" in facts.paths
-    return ["## How to use it", torch, *(["The same by ONNX Runtime, without torch:", onnx] if exported else [])]
+    return ["## How to use it", *how_to(facts.to, facts.task, facts.paths, training.settings.get("max_length") if training else None)]
 
 
 def _worth(facts: Facts) -> list[str]:
@@ -184,8 +155,10 @@ def _worth(facts: Facts) -> list[str]:
     if baseline := document.get("baseline"):
         parts.append(f"Always answering {_code(baseline['label'])} would reach an accuracy of {_figure(baseline['accuracy']['value'])}.")
     if classes := document.get("classes", [])[:_CLASSES]:
-        rows_of = [[_code(c["label"]), str(c["support"]), *(f"{_figure(c[m]['value'])} ({_between(c[m])})" for m in _PER_CLASS)] for c in classes]
-        parts.append(_table(["label", "rows", *_PER_CLASS], rows_of))
+        shown = [name for name in _PER_CLASS if name in classes[0]]
+        count = next(name for name in _COUNTED if name in classes[0])
+        rows_of = [[_code(c["label"]), str(c[count]), *(f"{_figure(c[m]['value'])} ({_between(c[m])})" for m in shown)] for c in classes]
+        parts.append(_table(["label", _COUNTED[count] if facts.task != "token-classification" else "spans", *shown], rows_of))
     if (cut := document.get("truncated")) and cut["rows"]:
         parts.append(f"{cut['rows']} of the rows ({cut['share']:.1%}) were cut at {cut['max_length']} tokens.")
     if facts.gate:
@@ -218,10 +191,12 @@ def _data(facts: Facts) -> list[str]:
     if measured:
         overlap = measured.document.get("overlap")
         if overlap is None:
-            parts.append("Whether texts that it was measured on also stand in the training rows is not known: there is no train split beside them.")
+            parts.append(
+                f"Whether {_things(facts)} that it was measured on also stand in the training rows is not known: there is no train split beside them."
+            )
         else:
             both = f"**{overlap['rows']} ({overlap['share']:.1%})**" if overlap["rows"] else "none"
-            parts.append(f"Of the texts that it was measured on, {both} also stand in the split `train`.")
+            parts.append(f"Of the {_things(facts)} that it was measured on, {both} also stand in the split `train`.")
     return parts
 
 
@@ -244,17 +219,20 @@ def _export(facts: Facts) -> list[str]:
         return []
     parts = ["## The ONNX export"]
     if parity := action.details.get("parity"):
+        close = f"; {parity['close']} are as good as tied, and only there one may differ." if parity["close"] else "."
         parts.append(
-            f"Compared with these weights in torch on {parity['rows']} rows of the split {_code(action.settings.get('split'))}: the logits differ by"
-            f" {parity['max_abs']:.1e} at most (tolerated are {parity['tolerance']:.1e}; the largest logit is {parity['scale']:.3g}), and"
-            f" {parity['agreement']:.2%} of the labels are equal"
-            + (f"; {parity['close']} rows are as good as tied, and only there a label may differ." if parity["close"] else ".")
+            f"Compared with these weights in torch on {parity['rows']} rows of the split {_code(action.settings.get('split'))}:"
+            f" the {parity['output']} differ by {parity['max_abs']:.1e} at most"
+            f" (tolerated are {parity['tolerance']:.1e}; the largest is {parity['scale']:.3g}),"
+            f" and {parity['agreement']:.2%} of the {_many(parity['unit'])} are equal{close}"
         )
     if int8 := action.details.get("int8"):
         kept = "8-bit weights are in `onnx/model_int8.onnx`" if int8["kept"] else "8-bit weights were tried and refused"
-        rows = [[_code(name), _figure(m["value"]), _between(m), str(m["n"])] for name, m in int8["accuracy"].items()]
-        rows.append(["int8 less onnx, paired", f"{int8['difference']['value']:+.4f}", _between(int8["difference"]), str(int8["difference"]["n"])])
-        parts += [f"{kept}: {int8['why']}.", _table(["accuracy of", "value", "95 % interval", "n"], rows)]
+        parts.append(f"{kept}: {int8['why']}.")
+        if scores := int8.get("scores"):
+            rows = [[_code(name), _figure(m["value"]), _between(m), str(m["n"])] for name, m in scores.items()]
+            rows.append(["int8 less onnx, paired", f"{int8['difference']['value']:+.4f}", _between(int8["difference"]), str(int8["difference"]["n"])])
+            parts.append(_table([f"{int8['metric'].replace('_', ' ')} of", "value", "95 % interval", "n"], rows))
     return parts
 
 
@@ -285,15 +263,24 @@ def _licence(facts: Facts) -> list[str]:
 
 
 def _limits(facts: Facts) -> list[str]:
-    rows = facts.measured.document["rows"]["evaluated"] if facts.measured else 0
-    figures = f"The figures above are of {rows} rows of one data set; " if rows else "Nothing was measured; "
+    rows, things = facts.measured.document["rows"]["evaluated"] if facts.measured else 0, _things(facts)
+    figures = f"The figures above are of {rows} rows of one data set" if rows else "Nothing was measured"
+    kind = "kind" if things == "images" else "kind, length or language"
     return [
         "## Intended use and limits",
-        "Meant for texts like those that it was trained on. "
-        + f"{figures}on texts of another kind, length or language expect it to be worse, and measure before you rely on it.",
+        f"Meant for {things} like those that it was trained on. {figures};"
+        f" on {things} of another {kind} expect it to be worse, and measure before you rely on it.",
         "Its probabilities were not calibrated, and what the base model and the data are biased towards, it is too: "
         "do not let it alone decide about people.",
     ]
+
+
+def _many(unit: str) -> str:
+    return f"{unit}{'es' if unit == 'box' else 's'}"
+
+
+def _things(facts: Facts) -> str:
+    return "images" if facts.task in ("image-classification", "object-detection") else "texts"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -342,7 +329,17 @@ def _type(metric: str) -> str:
 _UNSAFE = str.maketrans({"`": "'", "|": "¦"})
 """What would end code, or a table's cell: a bar cannot be escaped in all texts, since a backslash before it would escape the escape."""
 _HUBS = {"modelscope": "ModelScope", "hf": "Hugging Face"}
-_PER_CLASS = ("precision", "recall", "f1")
+_PER_CLASS = ("precision", "recall", "f1", "ap", "ap50")
+_COUNTED = {"support": "rows", "boxes": "boxes"}
+_WHAT = {
+    "text-classification": ("Classifies texts", "as one of"),
+    "token-classification": ("Labels the words of texts", "by one of"),
+    "fill-mask": ("Says which words a gap in a text may have", ""),
+    "text-generation": ("Goes on with texts", ""),
+    "image-classification": ("Classifies images", "as one of"),
+    "object-detection": ("Finds objects in images", "of"),
+}
+"""Task -> what its model does, and what goes before the number of its labels."""
 _DECIDED = {"dtype": "computed in", "best_epoch": "epoch kept", "steps": "optimizer steps"}
 _UNKNOWN = (
     "The {of}'s licence is not known: nothing that came with it says one. This card grants nothing; ask whoever made it before you use or share it."

@@ -1,8 +1,10 @@
 """The rows of a data set artifact, memory-mapped by the `datasets` library.
 
-Files are csv, tsv, json (a list of rows, or one row a line), jsonl or parquet. A split is named by a file (`test.csv`,
-`train-00000-of-00002.parquet`) or by a folder (`dev/a.jsonl`); where nothing names one, all files together are `train`. Where some files name a
-split, those that do not are left out (https://huggingface.co/docs/datasets/repository_structure). Every file of a split has the same columns.
+Files are csv, tsv, json (a list of rows, or one row a line), jsonl, parquet, or words in lines (data_conll.py). A split is named by a file
+(`test.csv`, `train-00000-of-00002.parquet`) or by a folder (`dev/a.jsonl`); where nothing names one, all files together are `train`. Where some
+files name a split, those that do not are left out (https://huggingface.co/docs/datasets/repository_structure). Every file of a split has the same
+columns.
+Images with annotations in COCO's format are read by data_coco.py, folders and columns of images by data_images.py.
 Does not run the repository's code, ask a hub, or read archives; text files are UTF-8.
 """
 
@@ -12,7 +14,7 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,9 +24,10 @@ from numpy.typing import NDArray
 
 from modelyard.errors import BadData, Failure, NoInput
 from modelyard.yard import Artifact
+from modelyard_jobs import data_conll, data_images
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-"""Suffix of a file -> the builder of `datasets` that reads it."""
+"""Suffix of a file -> the builder of `datasets` that reads it. Files of words in lines are read by data_conll.py."""
 
 _WORDS = {"train": "train training", "validation": "validation valid val dev eval", "test": "test testing"}
 SYNONYMS = {word: split for split, words in _WORDS.items() for word in words.split()}
@@ -32,7 +35,7 @@ SYNONYMS = {word: split for split, words in _WORDS.items() for word in words.spl
 
 _HIDDEN = re.compile(r"(^|/)([._]|(dataset_infos?|state)\.json$)")
 _SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}")
-_READ_ROWS = 1000
+_READ_ROWS, _READ_IMAGES = 1000, 32
 _INDEX = "__index_level_0__"  # pandas makes an index of the first field when rows have one more than the header, and shifts all names
 
 
@@ -61,11 +64,24 @@ def read(artifact: Artifact, cache_dir: Path) -> Splits:
 
     cache_dir: private scratch that the rows are kept in while they are used.
     """
-    files = _by_split([entry.path for entry in artifact.files])
+    from modelyard_jobs import data_coco
+
+    paths, images = [entry.path for entry in artifact.files], data_images.Images(artifact)
+    if annotations := by_split(map(PurePosixPath, data_coco.find(paths))):
+        return Splits(annotations, lambda split, files: images.resolved(data_coco.read(artifact.path, paths, split, files), ""))
+    known = (path for path in map(PurePosixPath, paths) if path.suffix.lower() in FORMATS or data_conll.holds(artifact.path / path))
+    files = by_split(path for path in known if not _HIDDEN.search(str(path)))
+    if not files and (folders := data_images.find(paths, SYNONYMS)):
+        return Splits(folders, images.read)
     if not files:
         why = f"found {', '.join(entry.path for entry in artifact.files[:5])}"
-        raise NoInput("the data set has no file of rows", where=artifact.digest, why=why, remedy=f"rows are files with {', '.join(FORMATS)}")
-    return Splits(files, partial(_read_files, artifact.path, cache_dir))
+        raise NoInput(
+            "the data set has no file of rows",
+            where=artifact.digest,
+            why=why,
+            remedy=f"rows are files with {', '.join([*FORMATS, *sorted(data_conll.SUFFIXES)])}",
+        )
+    return Splits(files, partial(_read_files, artifact.path, images, cache_dir))
 
 
 def pick(splits: Mapping[str, Any], name: str) -> tuple[str, Any]:
@@ -99,15 +115,59 @@ def overlap(train: Any, test: Any, column: str) -> int:
 
 def keys(dataset: Any, column: str) -> NDArray[np.uint64]:
     """One number of 64 bits per row: a hash of its content in `column`."""
-    contents = (json.dumps([value], ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") for value in values(dataset, column))
+    contents = (json.dumps([_content(value)], ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") for value in values(dataset, column))
     hashes = (int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") for content in contents)
     return np.fromiter(hashes, dtype=np.uint64, count=len(dataset))
 
 
 def values(dataset: Any, column: str) -> Iterator[Any]:
     """A column row by row, as Python values."""
-    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=_READ_ROWS):
-        yield from table[column].to_pylist()
+    for table in _tables(dataset, [column]):
+        yield from _values(table[column])
+
+
+def rows(dataset: Any, columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Row by row, the values of some columns by role, as Python values."""
+    for table in _tables(dataset, list(dict.fromkeys(columns.values()))):
+        yield from by_role(table, columns)
+
+
+def _tables(dataset: Any, columns: Sequence[str]) -> Iterator[Any]:
+    at_once = _READ_IMAGES if any(data_images.is_image(dataset.features[column]) for column in columns) else _READ_ROWS
+    yield from dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=at_once)
+
+
+def _content(value: Any) -> Any:
+    """What a row is told from others by: of an image its bytes, wherever they are kept."""
+    if isinstance(value, dict) and data_images.is_image(value):
+        return value["sha256"] or (value["bytes"] is not None and hashlib.sha256(value["bytes"]).hexdigest()) or value["path"]
+    return value
+
+
+def by_role(table: Any, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of an arrow table, by role."""
+    values = {role: _values(table[column]) for role, column in columns.items()}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """An arrow column as Python values. What has another shape in every row, `datasets` keeps as JSON, within whatever is alike."""
+    found: list[Any] = column.to_pylist()
+    return [_read_json(value, column.type) for value in found] if "arrow.json" in str(column.type) else found
+
+
+def _read_json(value: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return json.loads(value)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return [_read_json(each, kind.value_type) for each in value]
+    if pa.types.is_struct(kind):
+        return {field.name: _read_json(value[field.name], field.type) for field in kind}
+    return value
 
 
 def reason(error: BaseException) -> str:
@@ -120,30 +180,32 @@ def reason(error: BaseException) -> str:
     return f"{type(first).__name__}: {str(first).strip().partition(chr(10))[0][:300]}"
 
 
-def _by_split(paths: Sequence[str]) -> dict[str, list[str]]:
-    known = [path for path in map(PurePosixPath, sorted(paths)) if path.suffix.lower() in FORMATS and not _HIDDEN.search(str(path))]
+def by_split(paths: Iterable[PurePosixPath]) -> dict[str, list[str]]:
+    """Split -> files of rows, by their names and folders; all are train where none names a split."""
+    known = sorted(paths)
     found: dict[str, list[str]] = {}
     for path in known:
-        if split := _split_of(path):
+        if split := split_of(path):
             found.setdefault(split, []).append(str(path))
     if known and not found:
         return {"train": [str(path) for path in known]}
     return {split: found[split] for split in dict.fromkeys([*_WORDS, *sorted(found)]) if split in found}
 
 
-def _split_of(path: PurePosixPath) -> str | None:
+def split_of(path: PurePosixPath) -> str | None:
+    """The split that a file's name, or else one of its folders, names."""
     if shard := _SHARD.fullmatch(path.stem):
         return SYNONYMS.get(shard[1], shard[1])
     words = (word for part in (path.stem, *reversed(path.parent.parts)) for word in re.split(r"[^a-z]+", part.lower()))
     return next((SYNONYMS[word] for word in words if word in SYNONYMS), None)
 
 
-def _read_files(root: Path, cache_dir: Path, split: str, paths: Sequence[str]) -> Any:
+def _read_files(root: Path, images: data_images.Images, cache_dir: Path, split: str, paths: Sequence[str]) -> Any:
     import datasets as library
 
     library.disable_progress_bars()
     library.logging.set_verbosity(library.logging.CRITICAL)  # its errors come as exceptions too
-    parts = [_read_file(library, root, path, cache_dir) for path in paths]
+    parts = [images.resolved(_read_file(library, root, path, cache_dir), str(PurePosixPath(path).parent)) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         if set(part.column_names) != set(parts[0].column_names):
             why = f"has {', '.join(sorted(part.column_names))}; {paths[0]} has {', '.join(sorted(parts[0].column_names))}"
@@ -153,7 +215,9 @@ def _read_files(root: Path, cache_dir: Path, split: str, paths: Sequence[str]) -
     types = {name: feature for part in parts for name, feature in part.features.items() if feature != empty}
     try:
         features = [{name: types.get(name, feature) if feature == empty else feature for name, feature in part.features.items()} for part in parts]
-        return library.concatenate_datasets([part.cast(library.Features(own)) for part, own in zip(parts, features, strict=True)])
+        # A cast writes the rows anew.
+        cast = [part if own == dict(part.features) else part.cast(library.Features(own)) for part, own in zip(parts, features, strict=True)]
+        return library.concatenate_datasets(cast)
     except (TypeError, ValueError) as error:
         raise BadData(
             f"files of split {split} differ in the types of their columns", where=f"{paths[0]} to {paths[-1]}", why=reason(error)
@@ -164,8 +228,10 @@ def _read_file(library: Any, root: Path, name: str, cache_dir: Path) -> Any:
     path = root / name
     suffix = path.suffix.lower()
     # Only an empty field is a missing value: "NA", "None" and "null" are words that a text may consist of.
-    csv = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False, "na_values": [""]} if FORMATS[suffix] == "csv" else {}
+    csv = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False, "na_values": [""]} if suffix in {".csv", ".tsv"} else {}
     try:
+        if data_conll.holds(path):
+            return data_conll.read(library, path, name, cache_dir)
         rows = library.load_dataset(FORMATS[suffix], data_files=str(path), split="train", cache_dir=str(cache_dir), **csv)
         rows.data.validate(full=True)  # arrow's readers let bytes that are no UTF-8 pass
     except Exception as error:  # pandas, pyarrow and datasets raise classes of their own; whichever it is, this file is why

@@ -1,35 +1,44 @@
-"""A classifier over many texts: windows of rows, in batches of like length, in the order in which they came.
+"""A model over many rows: windows of rows, in batches of like size, in the order in which they came.
 
 `parts` is what evaluate and infer share. A window is a fixed range of rows and is kept as a checkpoint when it is done, so that the next attempt,
-of whichever run, computes only what is missing. Memory holds one window, whatever the number of rows.
-Batches follow from a window's rows alone: equal input gives equal output on one device kind, with the same versions and threads.
-What computes is a Runner: torch (torch_runner.py) or ONNX Runtime (onnx_runner.py); only the one in use is loaded.
+of whichever run, computes only what is missing. Memory holds one window, whatever the number of rows; two where the next one is prepared while an
+accelerator computes. Batches follow from a window's rows alone: equal input gives equal output on one device kind, with the same versions and
+threads. Only where a device has no room for a batch do its rows go through in smaller ones, which may round otherwise; that is written down.
+What computes is a Runner: torch (torch_runner.py) or ONNX Runtime (onnx_runner.py); only the one in use is loaded. What rows are, and what the
+model's output says, is the task's.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.errors import DeviceOom, Usage
+from modelyard.errors import BadData, DeviceOom, Usage
 from modelyard.yard import Artifact
-from modelyard_jobs import batching, exported
+from modelyard_jobs import batching, data, exported
+from modelyard_jobs.batching import Budget
 from modelyard_jobs.context import Context
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks.task import Answers, Choosing, ImageEncoder, Item, Row, Task, TextEncoder
 
 PART = "part.npz"
-WINDOW = 4096
-CPU_BUDGET = 2048  # measured with a BERT of 6 layers, 384 wide, one thread: 1024 to 4096 alike, 8192 a tenth slower
+CPU_BUDGET = 512  # measured by benchmarks/infer.py --budgets: what more costs in caches and padding, it does not bring
 DEVICE_BUDGET = 16384
+GENERATED = 4
+"""Times as many where tokens are generated: of each row one token at a time is computed, and the others only lie in the cache."""
 TIMED = 16
 """Rows that are run one by one for the latency."""
+
+NO_NUMBER = "the model gave no number"
+"""The fault of a row whose answer is NaN."""
 
 
 class OutOfMemory(Exception):
@@ -37,136 +46,204 @@ class OutOfMemory(Exception):
 
 
 class Runner(Protocol):
-    """A model on its device. labels: in the order of their ids; limit: tokens that it has positions for."""
+    """A model on its device. labels: in the order of their ids."""
 
     name: str
     device: str
     labels: list[str]
-    limit: int
 
-    def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-        """(token ids of each text, at most `max_length`, unpadded; of each whether tokens were cut off)."""
+    @property
+    def encoder(self) -> TextEncoder | ImageEncoder:
+        """What turns rows into what the model takes."""
 
-    def logits(self, encodings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(rows, labels) of one batch. Raises OutOfMemory."""
+    def raws(self, items: Sequence[Item]) -> list[Any]:
+        """The model's output for each item of one batch, as `Task.raws` gives it. Raises OutOfMemory."""
+
+
+@runtime_checkable
+class Generating(Protocol):
+    """A Runner that makes tokens, beside those that it is given: how many so far, and in how many seconds."""
+
+    generated: int
+    generating: float
 
 
 @dataclass(frozen=True)
 class Part:
     """One window, in the order of its rows.
 
-    rows: their numbers in the split. probabilities: (rows, labels) float32, zeros where there is a fault. truncated: tokens were cut off.
-    faults: why a row was not classified, "" where it was.
+    rows: their numbers in the split. answers: zeros or None where there is a fault. sizes: tokens or patches. truncated: something was cut off.
+    faults: why a row has no answer, "" where it has one.
     """
 
     rows: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    answers: Answers
+    sizes: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    faults: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is said of some rows, as in a Part."""
+
+    answers: Answers
+    sizes: NDArray[np.int32]
     truncated: NDArray[np.bool_]
     faults: NDArray[np.str_]
 
 
 class Engine:
-    """A runner over many texts; counts what it does."""
+    """A runner over many rows; counts what it does."""
 
-    def __init__(self, runner: Runner, max_length: int, token_budget: int) -> None:
-        """max_length: tokens of a row. token_budget: padded tokens of a batch, halved when the device has no room for them."""
-        self.runner = runner
-        self.labels, self.max_length, self.token_budget = runner.labels, min(max_length, runner.limit), token_budget
+    def __init__(self, runner: Runner, task: Task, max_length: int, token_budget: int) -> None:
+        """max_length: tokens of a row. token_budget: padded tokens, or patches, of a batch, as long as the device has room for them."""
+        self.runner, self.task = runner, task
+        self.labels = list(task.choices) if isinstance(task, Choosing) else runner.labels
+        self.max_length, self.budget = min(max_length, runner.encoder.limit), Budget(token_budget)
+        self.seconds = 0.0
+        """Spent on computing, and on waiting for rows to be prepared."""
         self._rows = self._tokens = self._slots = 0
-        self._seconds = 0.0
 
-    def classify(self, texts: Sequence[str], tick: Callable[[int], None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(probabilities (texts, labels), truncated); tick: called after each batch with the number of texts done so far, may raise."""
-        logits, truncated = self.logits(texts, tick)
-        return probabilities(logits), truncated
+    def prepare(self, rows: Sequence[Row]) -> list[Item | str]:
+        """The rows as the model takes them, or why it cannot; may run beside `answer` in another thread."""
+        return self.task.prepare(rows, self.runner.encoder, self.max_length)
 
-    def logits(self, texts: Sequence[str], tick: Callable[[int], None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """As `classify`, with the logits."""
-        begun, done = time.perf_counter(), 0
-        ids, truncated = self.runner.encode(texts, self.max_length)
-        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for batch in batching.plan(list(map(len, ids)), self.token_budget):
-            logits[batch] = self._logits([ids[place] for place in batch])
-            done += len(batch)
-            tick(done)
-        self._seconds += time.perf_counter() - begun
-        self._rows += len(texts)
-        return logits, np.array(truncated, dtype=np.bool_)
+    def answer(self, items: Sequence[Item | str], tick: Callable[[int], None]) -> Answered:
+        """Answers to prepared rows; tick: called after each batch with the number of rows done so far, may raise."""
+        begun = time.perf_counter()
+        answers: Answers = np.zeros((len(items), len(self.labels)), dtype=np.float32) if self.task.dense else [None] * len(items)
+        faults = np.array([item if isinstance(item, str) else "" for item in items], dtype=object)
+        for places, batch, raws in self._batches(items, tick):
+            for place, answer in zip(places, self.task.answers(raws, batch, self.runner.labels), strict=True):
+                broken = answer is None or (self.task.dense and not np.isfinite(answer).all())
+                if broken:
+                    faults[place] = NO_NUMBER
+                else:
+                    answers[place] = answer
+        self.seconds += time.perf_counter() - begun
+        self._rows += len(items)
+        sizes = np.array([0 if isinstance(item, str) else item.size for item in items], dtype=np.int32)
+        truncated = np.array([not isinstance(item, str) and item.truncated for item in items], dtype=np.bool_)
+        return Answered(answers, sizes, truncated, faults.astype(np.str_))
+
+    def raws(self, rows: Sequence[Row], tick: Callable[[int], None]) -> tuple[list[Any], list[Item]]:
+        """(the model's output for each row, the rows as the model took them). Raises BadData: a row that cannot be used."""
+        begun = time.perf_counter()
+        items: list[Item] = []
+        for row, item in zip(rows, self.prepare(rows), strict=True):
+            if isinstance(item, str):
+                raise BadData("a row cannot be used", where=", ".join(row), why=item)
+            items.append(item)
+        found: list[Any] = [None] * len(items)
+        for places, _, raws in self._batches(items, tick):
+            for place, raw in zip(places, raws, strict=True):
+                found[place] = raw
+        self.seconds += time.perf_counter() - begun
+        self._rows += len(rows)
+        return found, items
 
     def speed(self) -> dict[str, Any]:
-        """What was computed so far, and how fast; padding: share of the computed tokens that were padding."""
-        seconds, slots = self._seconds or 1.0, self._slots or 1
+        """What was computed so far, and how fast; padding: share of the computed tokens that were padding. refused: batches without room."""
+        seconds, slots = self.seconds or 1.0, self._slots or 1
+        made = {}
+        if isinstance(runner := self.runner, Generating):
+            made = {"generated": runner.generated, "generated_per_second": round(runner.generated / (runner.generating or 1.0), 1)}
         return {
             "rows": self._rows,
             "tokens": self._tokens,
-            "token_budget": self.token_budget,
-            "seconds": round(self._seconds, 3),
+            "token_budget": self.budget.most,
+            "refused": self.budget.refused,
+            "seconds": round(self.seconds, 3),
             "rows_per_second": round(self._rows / seconds, 2),
             "tokens_per_second": round(self._tokens / seconds, 1),
             "padding": round(1 - self._tokens / slots, 4),
+            **made,
         }
 
-    def latency(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Milliseconds of a text that comes alone, from string to label: p50 and p95, after one to warm up. Adds to the speed's tokens."""
+    def latency(self, rows: Sequence[Row]) -> dict[str, Any] | None:
+        """Milliseconds of a row that comes alone, from value to answer: p50 and p95, after one to warm up; None where no row can be used.
+
+        Adds to the speed's tokens.
+        """
+        rows = [row for row in rows if self.task.fault(row) is None]
         timed = []
-        for text in [*texts[:1], *texts]:
+        for row in [*rows[:1], *rows]:
             begun = time.perf_counter()
-            probabilities(self._logits(self.runner.encode([text], self.max_length)[0]))
+            items = [item for item in self.prepare([row]) if not isinstance(item, str)]
+            for _, batch, raws in self._batches(items, lambda _: None):
+                self.task.answers(raws, batch, self.runner.labels)
             timed.append((time.perf_counter() - begun) * 1000)
+        if not timed:
+            return None
         p50, p95 = np.quantile(timed[1:], [0.5, 0.95])
-        return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "n": len(texts), "unit": "ms per row, one at a time"}
+        return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "n": len(rows), "unit": "ms per row, one at a time"}
 
-    def _logits(self, encodings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        try:
-            found = self.runner.logits(encodings)
-        except OutOfMemory as error:
-            if len(encodings) == 1:
-                what, remedy = f"one row of {len(encodings[0])} tokens does not fit on the device", "a lower max_length, or a larger device"
-                raise DeviceOom(what, why=str(error), remedy=remedy) from error
-        else:
-            self._tokens += sum(map(len, encodings))
-            self._slots += len(encodings) * max(map(len, encodings))
-            return found
-        half = len(encodings) // 2
-        self.token_budget = max(1, self.token_budget // 2)
-        return np.concatenate([self._logits(encodings[:half]), self._logits(encodings[half:])])
+    def _batches(self, items: Sequence[Item | str], tick: Callable[[int], None]) -> Iterator[tuple[list[int], list[Item], list[Any]]]:
+        """(places, items, their raws) batch by batch."""
+        good = [(place, item) for place, item in enumerate(items) if not isinstance(item, str)]
+        sizes = [item.size for _, item in good]
+        order = batching.order(sizes)
+        while order:
+            count = batching.first(order, sizes, self.budget.tokens)
+            places, chosen = [good[place][0] for place in order[:count]], [good[place][1] for place in order[:count]]
+            try:
+                raws = self.runner.raws(chosen)
+            except OutOfMemory as error:
+                if count == 1:
+                    what, remedy = f"one row of {chosen[0].size} tokens does not fit on the device", "a lower max_length, or a larger device"
+                    raise DeviceOom(what, why=str(error), remedy=remedy) from error
+                self.budget.refuse(count * chosen[0].size)
+                continue
+            self.budget.ran()
+            self._tokens += sum(item.size for item in chosen)
+            self._slots += count * chosen[0].size
+            order = order[count:]
+            yield places, chosen, raws
+            tick(len(items) - len(order))
 
 
-def load(context: Context, token_budget: int | None, which: str = "model") -> Engine:
+def load(context: Context, task: Task, token_budget: int | None, which: str = "model") -> Engine:
     """One of the step's models under the engine that its settings name, with the choices written down.
 
     token_budget: padded tokens of a batch; None: what suits the device. which: the input; choices for another than `model` carry its name.
     Raises Usage: the model is not in that engine's format.
     """
     decide = context.decide if which == "model" else lambda name, value, reason: context.decide(f"{which}_{name}", value, reason)
-    runner = _runner(context, context.inputs[which], decide)
+    runner = _runner(context, task, context.inputs[which], decide)
     wanted = context.settings.max_length
-    engine = Engine(runner, wanted, token_budget or (CPU_BUDGET if runner.device == "cpu" else DEVICE_BUDGET))
-    if engine.max_length < wanted:
+    suited = (CPU_BUDGET if runner.device == "cpu" else DEVICE_BUDGET) * (GENERATED if isinstance(runner, Generating) else 1)
+    engine = Engine(runner, task, wanted, token_budget or suited)
+    if task.encoder == "text" and engine.max_length < wanted:
         reason = f"the model has positions for {engine.max_length} tokens, fewer than the {wanted} asked for"
         decide("max_length", engine.max_length, reason)
     if token_budget is None:
-        reason = f"padded tokens of a batch on {runner.device}: more no longer fit its caches, or bring no speed"
-        decide("token_budget", engine.token_budget, reason)
+        unit = "padded tokens" if task.encoder == "text" else "patches of 16 x 16 pixels"
+        reason = f"{unit} of a batch on {runner.device}: more no longer fit its caches, or bring no speed"
+        decide("token_budget", engine.budget.most, reason)
+    ahead = runner.device != "cpu"
+    decide("prefetch", ahead, "rows are prepared while the accelerator computes" if ahead else "what would prepare rows meanwhile is what computes")
     return engine
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax of each row, computed in float64; a row with a logit that is no number has none either."""
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-        shares: NDArray[np.float32] = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
-    return shares
-
-
 def parts(
-    context: Context, engine: Engine, dataset: Any, column: str, rows: NDArray[np.int64], *, kept: str = "part", turn: int = 1, turns: int = 1
+    context: Context,
+    engine: Engine,
+    dataset: Any,
+    columns: Mapping[str, str],
+    rows: NDArray[np.int64] | range,
+    *,
+    kept: str = "part",
+    turn: int = 1,
+    turns: int = 1,
 ) -> Iterator[Part]:
-    """The rows in windows of 4096, each from its checkpoint or computed and kept; Yielded between batches once the step was asked to stop.
+    """The rows in windows of `task.window`, each from its checkpoint or computed and kept; Yielded between batches once asked to stop.
 
-    kept: name of the checkpoints, one for each model. turn, turns: which of how many models over the same rows this is, for the progress.
+    columns: role -> column of what the task reads. kept: name of the checkpoints, one for each model. turn, turns: which of how many models over the
+    same rows this is, for the progress.
     """
-    texts_of = dataset.select_columns([column]).with_format("arrow")
+    chosen = dataset.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow")
+    size = engine.task.window
     start = resumed = 0
     before, total = (turn - 1) * len(rows), turns * len(rows)
 
@@ -174,39 +251,66 @@ def parts(
         context.stop.check()
         context.progress(before + start + done, total, "rows")
 
+    def ready(number: int) -> Path | list[Item | str]:
+        """A window's checkpoint, or its rows as the model takes them."""
+        saved = context.checkpoints.whole(f"{kept}-{number:06d}")
+        return saved or engine.prepare(data.by_role(chosen[rows[number * size : (number + 1) * size]], columns))
+
     with context.stop.polled():
-        for number, start in enumerate(range(0, len(rows), WINDOW)):
-            window, name = rows[start : start + WINDOW], f"{kept}-{number:06d}"
-            if saved := context.checkpoints.whole(name):
-                with np.load(saved / PART, allow_pickle=False) as arrays:
-                    part = Part(**arrays)
+        windows = _ahead(ready, -(-len(rows) // size), meanwhile=engine.runner.device != "cpu")
+        for number, start in enumerate(range(0, len(rows), size)):
+            begun = time.perf_counter()
+            found = next(windows)
+            if isinstance(found, Path):
+                part = _restore(found)
                 resumed += 1
             else:
+                engine.seconds += time.perf_counter() - begun
                 context.stop.check()
-                part = _compute(engine, texts_of[window][column].to_pylist(), window, tick)
-                context.checkpoints.save(name, partial(_save, part))
-            context.progress(before + start + len(window), total, "rows")
+                part = Part(np.asarray(rows[start : start + size]), **vars(engine.answer(found, tick)))
+                context.checkpoints.save(f"{kept}-{number:06d}", partial(_save, part))
+            context.progress(before + start + len(part.rows), total, "rows")
             yield part
     if resumed:
-        context.log.info("resumed", parts=resumed, window=WINDOW)
+        context.log.info("resumed", parts=resumed, window=size)
+    if engine.budget.refused:
+        name = "token_budget" if kept == "part" else f"{kept}_token_budget"
+        reason = f"the device refused {engine.budget.refused} batches: it went down from {engine.budget.most}, and up again where there was room"
+        context.decide(name, engine.budget.lowest, reason)
 
 
-def _compute(engine: Engine, texts: list[Any], window: NDArray[np.int64], tick: Callable[[int], None]) -> Part:
-    faults = np.array([task.fault(text) or "" for text in texts], dtype=object)
-    good = np.flatnonzero(faults == "")
-    probabilities = np.zeros((len(texts), len(engine.labels)), dtype=np.float32)
-    truncated = np.zeros(len(texts), dtype=np.bool_)
-    probabilities[good], truncated[good] = engine.classify([texts[place] for place in good], tick)
-    broken = ~np.isfinite(probabilities).all(1)
-    probabilities[broken], faults[broken] = 0, "the model gave no number"
-    return Part(window, probabilities, truncated, faults.astype(np.str_))
+_Made = TypeVar("_Made")
+
+
+def _ahead(make: Callable[[int], _Made], count: int, *, meanwhile: bool) -> Iterator[_Made]:
+    """What `make` gives for 0, 1, ...; each made when it is asked for or, `meanwhile`, in another thread since the one before it was given."""
+    if not meanwhile:
+        yield from map(make, range(count))
+        return
+    with ThreadPoolExecutor(1, "prepare") as thread:
+        coming = [thread.submit(make, 0)] if count else []
+        for number in range(count):
+            found = coming.pop().result()
+            if number + 1 < count:
+                coming.append(thread.submit(make, number + 1))
+            yield found
 
 
 def _save(part: Part, folder: Path) -> None:
-    np.savez(folder / PART, **vars(part))
+    answers = part.answers
+    if isinstance(answers, list):  # JSON, as bytes: numpy's own way to keep lists is a pickle
+        answers = np.frombuffer(json.dumps(answers, allow_nan=False).encode(), dtype=np.uint8)
+    np.savez(folder / PART, **{**vars(part), "answers": answers})
 
 
-def _runner(context: Context, source: Artifact, decide: Callable[[str, Any, str], None]) -> Runner:
+def _restore(folder: Path) -> Part:
+    with np.load(folder / PART, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    answers = found.pop("answers")
+    return Part(answers=json.loads(answers.tobytes()) if answers.dtype == np.uint8 else answers, **found)
+
+
+def _runner(context: Context, task: Task, source: Artifact, decide: Callable[[str, Any, str], None]) -> Runner:
     wanted, is_export = context.settings.engine, source.format == "onnx"
     name = wanted if wanted != "auto" else "onnx" if is_export else "torch"
     decide("engine", name, "as set" if wanted != "auto" else "the model is an export" if is_export else "the model is not exported")
@@ -214,10 +318,9 @@ def _runner(context: Context, source: Artifact, decide: Callable[[str, Any, str]
         if is_export:
             remedy = "engine: onnx, or the model that it was exported from"
             raise Usage("torch cannot run an exported model", where=source.digest, why="it holds a graph in ONNX and no safetensors", remedy=remedy)
-        from modelyard_jobs.torch_runner import TorchRunner
+        from modelyard_jobs import torch_runner
 
-        decide("dtype", "float32", "labels and probabilities are those of the weights as they are stored, on every device")
-        return TorchRunner.load(source, context.device)
+        return torch_runner.load(task, source, context, decide)
     if not is_export:
         remedy = "export it, and give that step as `model`"
         raise Usage(f"the engine {name} runs exported models only", where=source.digest, why="the model is not in ONNX", remedy=remedy)
@@ -227,6 +330,6 @@ def _runner(context: Context, source: Artifact, decide: Callable[[str, Any, str]
         raise Usage("the export has no 8-bit weights", where=source.digest, why=why, remedy=remedy)
     from modelyard_jobs.onnx_runner import OnnxRunner
 
-    runner = OnnxRunner.load(source, graph, device=context.device, threads=context.threads)
+    runner = OnnxRunner.load(task, source, graph, device=context.device, threads=context.threads)
     decide("provider", runner.provider, "what the session says that it runs on")
     return runner

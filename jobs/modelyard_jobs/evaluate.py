@@ -2,19 +2,20 @@
 
 metrics.json (schema 1) holds
   schema, task, split           what was measured
-  rows                          in the split; usable (with a text); evaluated; faults: why the others are not usable, with counts; seed of the sample
-  labels                        the model's, in the order of their ids: the order of `classes` and of both axes of `confusion`
-  metrics                       name -> value, low, high (95 %), n, interval (wilson or bootstrap); names as in metrics.py. With `against` also
-                                `difference`: the value less that of the other model, on the same rows, with a paired interval (agresti-min for
-                                accuracy, else bootstrap); same keys
+  rows                          in the split; usable; evaluated; faults: why the others are not, with counts; seed of the sample
+  labels                        the model's, in the order of their ids; empty where the task has none
+  main                          the metric that models are compared by
+  metrics                       name -> value, low, high (95 %), n, interval; with `against` also `difference`: the value less that of the other
+                                model, on the same rows, with a paired interval; same keys
   against                       null, or the other model: `digests` of both models; its `metrics`; `changed`: the rows that the two answer
                                 differently, as fixed (only the model is right), broken (only the other is right), other (neither is)
-  classes, confusion, baseline  per label; rows true, columns predicted; the share of the most frequent label, which any model must beat
   truncated                     rows cut at max_length tokens
-  overlap                       evaluated rows whose text also stands in the train split of the same data; null where there is no such split
-  errors                        wrong predictions as in predictions.jsonl, the surest first, each with its text, shortened
-predictions.jsonl holds each evaluated row: number in the split, true and predicted label, probabilities in the order of `labels` (6 digits), and
-with `against` what the other model predicted.
+  overlap                       evaluated rows whose content also stands in the train split of the same data; null where there is no such split
+  slices                        the share of rows that are right, by length and by the values of `slice_by`
+  errors                        wrong predictions as in predictions.jsonl, the surest first, each with its text, shortened, or its picture's path
+and what the task has to say of its own (docs/tasks.md), such as classes and confusion.
+predictions.jsonl holds each evaluated row: number in the split, what is true and what was predicted, and with `against` what the other model
+predicted. `pictures/<row>.png` show the errors of a task that draws.
 The two run one after the other, the second when the first is gone from memory; one that is compared with itself runs once.
 Speeds are facts of one machine and day: they go to the action, not into files.
 """
@@ -22,7 +23,8 @@ Speeds are facts of one machine and day: they go to the action, not into files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,9 +32,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.errors import BadData
-from modelyard_jobs import data, engine, metrics
+from modelyard_jobs import data, engine, tasks
 from modelyard_jobs.context import Context, Produced
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.infer import tolerate
+from modelyard_jobs.metrics import slices
+from modelyard_jobs.metrics.interval import Metric
+from modelyard_jobs.tasks.columns import shown
+from modelyard_jobs.tasks.task import Answers, Illustrated, Measurable, Measured, Truths
 
 SCHEMA = 1
 _ERRORS = 25
@@ -41,92 +47,116 @@ _TEXT_SHOWN = 300
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is asked. column: of the text; numbers: of the rows in the split."""
+    """What is asked. columns: those that a model reads; numbers: of the rows in the split."""
 
     dataset: Any
-    column: str
+    columns: Mapping[str, str]
     numbers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a model says of the rows."""
+    """What a model says of the rows. sizes: what each filled of a batch; faults: why it has no answer, "" where it has one."""
 
-    predicted: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    truncated: int
+    answers: Answers
+    sizes: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    faults: NDArray[np.str_]
 
 
 def run(context: Context) -> Produced:
-    """Classify the rows of a split, all or a seeded sample, and count."""
+    """Answer for the rows of a split, all or a seeded sample, and count."""
     settings = context.settings
+    task = tasks.chosen(context)
     splits = data.read(context.inputs["data"], context.scratch / "rows")
     split, dataset = data.pick(splits, settings.split)
-    columns = task.columns(dataset, settings.text, settings.label)
-    context.decide("columns", {"text": columns.text, "label": columns.label}, "named, or found by name and type")
-    usable, faults = task.usable_rows(dataset, columns.text)
+    columns = task.columns(dataset, truth=True)
+    context.decide("columns", columns, "named, or found by name and type")
+    if settings.slice_by is not None:
+        tasks.columns.find(dataset, "slice_by", settings.slice_by, ())
+    usable, faults = tasks.usable(task, dataset, columns)
     rows = usable[data.sample(settings.rows, len(usable), settings.seed)]
-    asked, evaluated = _Rows(dataset, columns.text, rows), dataset.select(rows)
+    asked = _Rows(dataset, columns, rows)
 
-    runner = engine.load(context, None)
+    runner = engine.load(context, task, None)
     labels, max_length = runner.labels, runner.max_length
-    true = task.label_ids(dataset, columns.label, labels)[rows]
+    truths = task.truths(dataset.select(rows), columns, labels)
     found = _answers(context, runner, asked)
     context.detail("speed", runner.speed())
-    context.detail("latency", runner.latency(evaluated[: engine.TIMED][columns.text]))
+    first = data.by_role(_arrow(asked, rows[: engine.TIMED]), columns)
+    context.detail("latency", runner.latency(first))
     del runner  # the other model gets its memory
-    other = _other(context, found, labels, asked)
+    other = _other(context, task, labels, asked, found)
 
-    result = metrics.classification(metrics.confusion(true, found.predicted, len(labels)), labels, settings.seed)
-    predictions = [
-        {"row": row, "true": labels[right], "predicted": labels[guess], "probabilities": shares}
-        for row, right, guess, shares in zip(rows.tolist(), true, found.predicted, found.probabilities.astype(float).round(6).tolist(), strict=True)
-    ]
-    against, differences = None, dict[str, metrics.Metric]()
+    good = np.flatnonzero((found.faults == "") & (other.faults == "" if other else True))
+    late = Counter(why for why in found.faults.tolist() if why)
+    tolerate(late, len(rows), settings.max_error_rate, whole=True)
+    if not len(good):
+        raise BadData("no row can be evaluated", why="; ".join(late), remedy="mend the rows, or name the right column")
+    truths, numbers = _at(truths, good), rows[good]
+    answers = _at(found.answers, good)
+    result = task.measure(truths, answers, labels)
+    measured = {name: asdict(metric) for name, metric in result.metrics.items()}
+    records = [{"row": row, **task.compared(truth, answer, labels)} for row, truth, answer in zip(numbers.tolist(), truths, answers, strict=True)]
+    against = None
     if other is not None:
-        differences = metrics.differences(true, found.predicted, other, len(labels), settings.seed)
-        if _alone(context):  # of an artifact and itself nothing is left to chance
-            differences = {name: replace(difference, low=0.0, high=0.0) for name, difference in differences.items()}
-        against = _against(context, true, found.predicted, other, labels)
-        predictions = [{**record, "against": labels[guess]} for record, guess in zip(predictions, other, strict=True)]
-    seed = settings.seed if len(rows) < len(usable) else None
-    wrong = np.flatnonzero(found.predicted != true)
-    worst = wrong[np.argsort(-found.probabilities.max(1)[wrong], kind="stable")][:_ERRORS]
-    counted = asdict(result)
-    for name, difference in differences.items():
-        counted["metrics"][name]["difference"] = asdict(difference)
+        against, theirs = _against(
+            context, task, truths=truths, answers=answers, others=_at(other.answers, good), labels=labels, records=records, result=result
+        )
+        for name, difference in theirs.items():
+            measured[name]["difference"] = asdict(difference)
+    worst = result.worst[:_ERRORS]
     document = {
         "schema": SCHEMA,
-        "task": "text-classification",
+        "task": task.name,
         "split": split,
-        "rows": {"split": len(dataset), "usable": len(usable), "evaluated": len(rows), "faults": faults, "seed": seed},
+        "rows": {
+            "split": len(dataset),
+            "usable": len(usable),
+            "evaluated": len(good),
+            "faults": dict(Counter(faults) + late),
+            "seed": settings.seed if len(rows) < len(usable) else None,
+        },
         "labels": labels,
-        **counted,
+        "main": result.main,
+        "metrics": measured,
+        **result.document,
         "against": against,
-        "truncated": {"rows": found.truncated, "share": found.truncated / len(rows), "max_length": max_length},
-        "overlap": _overlap(splits, split, evaluated, columns.text),
-        "errors": [{**predictions[place], "text": evaluated[int(place)][columns.text][:_TEXT_SHOWN]} for place in worst],
+        "truncated": {
+            "rows": int(found.truncated[good].sum()),
+            "share": float(found.truncated[good].mean()),
+            "max_length": max_length,
+        },
+        "overlap": _overlap(splits, split, dataset.select(numbers), next(iter(columns.values()))),
+        "slices": _slices(asked, numbers, found.sizes[good], result.right, column=settings.slice_by, encoder=task.encoder),
+        "errors": list(_errors(context, task, asked, numbers[worst], worst, truths=truths, answers=answers, labels=labels, records=records)),
     }
     (context.out / "metrics.json").write_text(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with (context.out / "predictions.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in predictions)
-    accuracy = {name: round(getattr(result.metrics["accuracy"], name), 4) for name in ("value", "low", "high")}
-    context.log.info("evaluated", split=split, rows=len(rows), accuracy=accuracy)
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    main = {name: round(getattr(result.metrics[result.main], name), 4) for name in ("value", "low", "high")}
+    context.log.info("evaluated", split=split, rows=len(good), **{result.main: main})
     if against:
-        compared = {name: round(getattr(differences["accuracy"], name), 4) for name in ("value", "low", "high")}
-        context.log.info("compared with another model", against=against["digests"]["against"], accuracy=compared, changed=against["changed"])
+        compared = {name: round(measured[result.main]["difference"][name], 4) for name in ("value", "low", "high")}
+        context.log.info("compared with another model", against=against["digests"]["against"], **{result.main: compared}, changed=against["changed"])
     return Produced(kind="metrics")
+
+
+def _at(values: Any, places: NDArray[np.int64]) -> Any:
+    return [values[place] for place in places] if isinstance(values, list) else values[places]
 
 
 def _answers(context: Context, runner: engine.Engine, asked: _Rows, which: str = "model") -> _Answers:
     turns = 1 if _alone(context) else 2
     kept, turn = ("part", 1) if which == "model" else (which, 2)
-    found = list(engine.parts(context, runner, asked.dataset, asked.column, asked.numbers, kept=kept, turn=turn, turns=turns))
-    if broken := sum(np.count_nonzero(part.faults) for part in found):
+    read = runner.task.columns(asked.dataset, truth=False)
+    found = list(engine.parts(context, runner, asked.dataset, read, asked.numbers, kept=kept, turn=turn, turns=turns))
+    faults = np.concatenate([part.faults for part in found])
+    if broken := int((faults == engine.NO_NUMBER).sum()):
         what = f"the model gave no number for {broken} of {len(asked.numbers)} rows"
         raise BadData(what, where=context.inputs[which].digest, remedy="finetune it again")
-    probabilities = np.concatenate([part.probabilities for part in found])
-    return _Answers(probabilities.argmax(1), probabilities, int(sum(part.truncated.sum() for part in found)))
+    answers: Answers = np.concatenate([part.answers for part in found]) if runner.task.dense else [each for part in found for each in part.answers]
+    return _Answers(answers, np.concatenate([part.sizes for part in found]), np.concatenate([part.truncated for part in found]), faults)
 
 
 def _alone(context: Context) -> bool:
@@ -135,33 +165,51 @@ def _alone(context: Context) -> bool:
     return other is None or other.digest == context.inputs["model"].digest
 
 
-def _other(context: Context, found: _Answers, labels: Sequence[str], asked: _Rows) -> NDArray[np.int64] | None:
-    """What the other model says of the rows, as places in `labels`; None where there is no other."""
+def _other(context: Context, task: Measurable, labels: Sequence[str], asked: _Rows, found: _Answers) -> _Answers | None:
+    """What the other model says of the rows, in the order of `labels`; None where there is no other."""
     if _alone(context):
-        return found.predicted if "against" in context.inputs else None
-    runner = engine.load(context, None, "against")
+        return found if "against" in context.inputs else None
+    runner = engine.load(context, task, None, "against")
     if sorted(runner.labels) != sorted(labels):
         raise BadData(
             "the two models have different labels",
             where=f"against: {context.inputs['against'].digest}",
-            why=f"the model has {task.shown(labels)}; the other has {task.shown(runner.labels)}",
+            why=f"the model has {shown(labels)}; the other has {shown(runner.labels)}",
             remedy="compare it with a model that was trained for the same labels",
         )
-    places = np.array([list(labels).index(name) for name in runner.labels], dtype=np.int64)
-    return places[_answers(context, runner, asked, "against").predicted]
+    its = _answers(context, runner, asked, "against")
+    if isinstance(its.answers, list):  # these name labels
+        return its
+    return replace(its, answers=its.answers[:, [runner.labels.index(name) for name in labels]])
 
 
 def _against(
-    context: Context, true: NDArray[np.int64], predicted: NDArray[np.int64], other: NDArray[np.int64], labels: Sequence[str]
-) -> dict[str, Any]:
-    its = metrics.classification(metrics.confusion(true, other, len(labels)), labels, context.settings.seed).metrics
-    right, was_right = predicted == true, other == true
-    changed = {"fixed": right & ~was_right, "broken": was_right & ~right, "other": (predicted != other) & ~right & ~was_right}
-    return {
+    context: Context,
+    task: Measurable,
+    *,
+    truths: Truths,
+    answers: Answers,
+    others: Answers,
+    labels: Sequence[str],
+    records: list[dict[str, Any]],
+    result: Measured,
+) -> tuple[dict[str, Any], dict[str, Metric]]:
+    """What is to be said of the other model, and metric -> difference; each of `records` gets what it predicted."""
+    differences = task.differences(truths, answers, others, labels)
+    if _alone(context):  # of an artifact and itself nothing is left to chance
+        differences = {name: replace(difference, low=0.0, high=0.0) for name, difference in differences.items()}
+    its = task.measure(truths, others, labels)
+    for record, truth, answer in zip(records, truths, others, strict=True):
+        record["against"] = task.compared(truth, answer, labels)["predicted"]
+    differ = np.array([record["against"] != record["predicted"] for record in records])
+    right, was_right = result.right, its.right
+    changed = {"fixed": right & ~was_right, "broken": was_right & ~right, "other": differ & ~right & ~was_right}
+    told = {
         "digests": {name: context.inputs[name].digest for name in ("model", "against")},
-        "metrics": {name: asdict(metric) for name, metric in its.items()},
+        "metrics": {name: asdict(metric) for name, metric in its.metrics.items()},
         "changed": {name: int(rows.sum()) for name, rows in changed.items()},
     }
+    return told, differences
 
 
 def _overlap(splits: data.Splits, split: str, evaluated: Any, column: str) -> dict[str, Any] | None:
@@ -170,3 +218,44 @@ def _overlap(splits: data.Splits, split: str, evaluated: Any, column: str) -> di
         return None
     shared = data.overlap(train, evaluated, column)
     return {"split": "train", "rows": shared, "share": shared / len(evaluated)}
+
+
+def _slices(
+    asked: _Rows, numbers: NDArray[np.int64], sizes: NDArray[np.int32], right: NDArray[np.bool_], *, column: str | None, encoder: str
+) -> list[dict[str, Any]]:
+    found = [asdict(slices.by_length(sizes, right, unit="tokens" if encoder == "text" else "patches"))]
+    if column is not None:
+        found.append(asdict(slices.by_value(column, list(data.values(asked.dataset.select(numbers), column)), right)))
+    return found
+
+
+def _errors(
+    context: Context,
+    task: Measurable,
+    asked: _Rows,
+    numbers: NDArray[np.int64],
+    places: NDArray[np.int64],
+    *,
+    truths: Truths,
+    answers: Answers,
+    labels: Sequence[str],
+    records: Sequence[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Of each wrong row its record, with what it was about."""
+    if not len(numbers):
+        return
+    for number, place, row in zip(numbers.tolist(), places.tolist(), data.by_role(_arrow(asked, numbers), asked.columns), strict=True):
+        content = next(iter(row.values()))
+        about: dict[str, Any] = {}
+        if isinstance(task, Illustrated):
+            about["picture"] = f"pictures/{number}.png"
+            (context.out / "pictures").mkdir(exist_ok=True)
+            (context.out / about["picture"]).write_bytes(task.picture(row, answers[place], truths[place], labels))
+        else:
+            text = content if isinstance(content, str) else " ".join(map(str, content)) if isinstance(content, list) else str(content)
+            about["text"] = text[:_TEXT_SHOWN]
+        yield {**records[place], **about}
+
+
+def _arrow(asked: _Rows, numbers: NDArray[np.int64]) -> Any:
+    return asked.dataset.select_columns(list(dict.fromkeys(asked.columns.values()))).with_format("arrow")[numbers]

@@ -1,16 +1,19 @@
 """What an export says of itself, beside its graph: all that is needed to run it without torch and transformers.
 
-`export.json` (schema 1) holds
+`export.json` (schema 2) holds
   schema, task          what it is
+  model                 the class of transformers that it was
   opset, ir             of the graph, as ONNX counts them
   inputs, outputs       name -> its axes: a name is an axis of any size, a number a fixed one
-  labels                in the order of their ids
-  max_length            tokens that the model has positions for
-  tried                 the largest batch, and the longest row in tokens, that it was compared on
-  pad                   id of the token that fills a batch up, on the right
-  truncation_side       where a longer text is cut
-  split_special_tokens  whether the name of a special token in a text is read as plain text
-Nothing in it was measured: it follows from the model and the settings.
+  labels                the model's, in the order of their ids; none of a language model
+  tried                 shapes that it was compared on: the size of each axis that has a name
+  text                  null for a model of images, else
+    max_length            tokens that the model has positions for
+    pad                   id of the token that fills a batch up, on the right
+    truncation_side       where a longer text is cut
+    split_special_tokens  whether the name of a special token in a text is read as plain text
+The tokenizer is tokenizer.json; how images are prepared stands in the model's own preprocessor_config.json. Nothing in it was measured: it follows
+from the model, the settings and the rows.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelyard.errors import BadData
+from modelyard.steps import Task
 from modelyard.yard import Artifact
 
 NAME = "export.json"
@@ -28,13 +32,15 @@ INT8 = "model_int8.onnx"
 TOKENIZER = "tokenizer.json"
 
 
-class Tried(BaseModel):
-    """The extent of the comparison."""
+class Text(BaseModel):
+    """How texts become tokens, beside the tokenizer."""
 
     model_config = ConfigDict(frozen=True)
 
-    rows: int
-    tokens: int
+    max_length: int = Field(ge=1)
+    pad: int = Field(ge=0)
+    truncation_side: Literal["left", "right"]
+    split_special_tokens: bool
 
 
 class Description(BaseModel):
@@ -42,18 +48,16 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    version: Literal[1] = Field(1, alias="schema")
-    task: Literal["text-classification"] = "text-classification"
+    version: Literal[2] = Field(2, alias="schema")
+    task: Task
+    model: str
     opset: int
     ir: int
     inputs: dict[str, tuple[str | int, ...]]
     outputs: dict[str, tuple[str | int, ...]]
-    labels: tuple[str, ...] = Field(min_length=2)
-    max_length: int = Field(ge=1)
-    tried: Tried
-    pad: int = Field(ge=0)
-    truncation_side: Literal["left", "right"]
-    split_special_tokens: bool
+    labels: tuple[str, ...]
+    tried: tuple[dict[str, int], ...]
+    text: Text | None = None
 
     def json_text(self) -> str:
         """As the file holds it."""

@@ -1,51 +1,80 @@
 """infer: a model over rows, a data set of predictions.
 
-`data/<split>-00000-of-00003.jsonl`, one object a row in the order of the input: `row` (its number in the split, from 0), `label`, `score` (the
-label's probability, 6 digits), `truncated` (tokens were cut off at max_length), `error`. A row that cannot be classified has no label and an error
-with the category and words of the table of failures; it never fails the step. The same input gives the same bytes, resumed or not.
+`data/<split>-00000-of-00003.jsonl`, one object a row in the order of the input: `row` (its number in the split, from 0), what the task records of an
+answer (docs/tasks.md), `truncated` (something was cut off at max_length), `error`. A row that cannot be used has nothing of an answer and an error
+with the category and words of the table of failures; it does not fail the step, unless more than `max_error_rate` of the rows are like it.
+The same input gives the same bytes, resumed or not. `pictures/<row>.png` are those that the task draws, of the first rows.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from modelyard.errors import BadData
-from modelyard_jobs import data, engine
+from modelyard_jobs import data, engine, tasks
 from modelyard_jobs.context import Context, Produced
 from modelyard_jobs.engine import Part
-from modelyard_jobs.tasks import text_classification as task
+from modelyard_jobs.tasks.task import Illustrated, Task
 
 
 def run(context: Context) -> Produced:
-    """Classify the rows of a split; what is done is kept every 4096 rows."""
+    """Answer for the rows of a split; what is done is kept window by window."""
     settings = context.settings
+    task = tasks.chosen(context)
     splits = data.read(context.inputs["data"], context.scratch / "rows")
     split, dataset = data.pick(splits, settings.split or (next(iter(splits)) if len(splits) == 1 else "test"))
-    column = task.text_column(dataset, settings.text)
-    runner = engine.load(context, settings.token_budget)
-    rows = data.sample(settings.rows, len(dataset), settings.seed)
-    context.decide("columns", {"text": column}, "named" if settings.text else "found by name and type")
-    files = -(-len(rows) // engine.WINDOW)
+    columns = task.columns(dataset, truth=False)
+    context.decide("columns", columns, "named, or found by name and type")
+    runner = engine.load(context, task, settings.token_budget)
+    # A range: numbers of all rows would take memory that grows with the input.
+    rows = range(len(dataset)) if settings.rows is None else data.sample(settings.rows, len(dataset), settings.seed)
+    files = -(-len(rows) // task.window)
     (context.out / "data").mkdir()
-    failed = truncated = 0
-    for number, part in enumerate(engine.parts(context, runner, dataset, column, rows)):
-        failed += int(np.count_nonzero(part.faults))
+    faults = Counter[str]()
+    truncated = drawn = 0
+    for number, part in enumerate(engine.parts(context, runner, dataset, columns, rows)):
+        faults.update(why for why in part.faults.tolist() if why)
+        tolerate(faults, len(rows), settings.max_error_rate, whole=False)
         truncated += int(part.truncated.sum())
         with (context.out / "data" / f"{split}-{number:05d}-of-{files:05d}.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(part, runner.labels))
-    context.detail("rows", {"split": split, "rows": len(rows), "failed": failed, "truncated": truncated})
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(task, part, runner.labels))
+        if isinstance(task, Illustrated) and drawn < settings.pictures:
+            drawn += _draw(context, task, part, dataset, columns, labels=runner.labels, most=settings.pictures - drawn)
+    tolerate(faults, len(rows), settings.max_error_rate, whole=True)
+    context.detail("rows", {"split": split, "rows": len(rows), "failed": faults.total(), "truncated": truncated, "faults": dict(faults)})
     context.detail("speed", runner.speed())
     return Produced(kind="dataset")
 
 
-def _records(part: Part, labels: list[str]) -> Iterator[dict[str, Any]]:
-    best = part.probabilities.argmax(1)
-    scores = part.probabilities.max(1).astype(float).round(6)
-    for row, place, score, cut, why in zip(part.rows, best, scores, part.truncated, part.faults, strict=True):
-        error = {"category": BadData.category, "what": str(why)} if why else None
-        label = None if why else labels[place]
-        yield {"row": int(row), "label": label, "score": None if why else float(score), "truncated": bool(cut), "error": error}
+def tolerate(faults: Counter[str], rows: int, rate: float, *, whole: bool) -> None:
+    """BadData when more rows than `rate` of all are unusable. whole: all rows were seen; until then a rate of rows so far says nothing."""
+    if faults.total() > rate * rows:
+        seen = "" if whole else " so far"
+        why = "; ".join(f"{why}: {count}" for why, count in faults.most_common(5))
+        what = f"{faults.total()} of {rows} rows cannot be used{seen}, more than max_error_rate {rate:g} allows"
+        raise BadData(what, why=why, remedy="mend the rows, name the right column, or raise max_error_rate")
+
+
+def _records(task: Task, part: Part, labels: list[str]) -> Iterator[dict[str, Any]]:
+    for row, answer, cut, why in zip(part.rows.tolist(), part.answers, part.truncated.tolist(), part.faults.tolist(), strict=True):
+        found = task.empty() if why else task.record(answer, labels)
+        error = {"category": BadData.category, "what": why} if why else None
+        yield {"row": row, **found, "truncated": cut, "error": error}
+
+
+def _draw(context: Context, task: Illustrated, part: Part, dataset: Any, columns: dict[str, str], *, labels: list[str], most: int) -> int:
+    """Pictures of the first rows of a part that have an answer; how many there are."""
+    good = np.flatnonzero(part.faults == "")[:most]
+    if not len(good):
+        return 0
+    folder = context.out / "pictures"
+    folder.mkdir(exist_ok=True)
+    chosen = dataset.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow")[part.rows[good]]
+    for place, row in zip(good, data.by_role(chosen, columns), strict=True):
+        (folder / f"{int(part.rows[place])}.png").write_bytes(task.picture(row, part.answers[place], None, labels))
+    return len(good)

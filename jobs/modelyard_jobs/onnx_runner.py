@@ -1,6 +1,7 @@
-"""An exported classifier under ONNX Runtime; loads neither torch nor transformers.
+"""An exported model under ONNX Runtime; loads neither torch nor transformers.
 
-The tokenizer is the `tokenizers` library's own, from the export's tokenizer.json, cut and padded as export.json says.
+The tokenizer is the `tokenizers` library's own, from the export's tokenizer.json, cut and padded as export.json says; images are prepared by
+pixels.py, as everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from modelyard.yard import Artifact
 from modelyard_jobs import data, exported
 from modelyard_jobs.engine import OutOfMemory
 from modelyard_jobs.exported import Description
+from modelyard_jobs.tasks.task import ImageEncoder, Item, Task, TextEncoder
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Device in torch's words -> in ONNX Runtime's."""
@@ -25,19 +27,12 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class OnnxRunner:
     """One graph of an export, in a session."""
 
-    def __init__(self, folder: Path, description: Description, graph: str, *, device: str, threads: int) -> None:
+    def __init__(self, task: Task, folder: Path, description: Description, graph: str, *, device: str, threads: int) -> None:
         """Raises BadData: the graph or the tokenizer cannot be loaded; NoAccelerator: the session runs elsewhere than on `device`."""
-        from tokenizers import Tokenizer
-
+        self.task, self.description = task, description
         self.name = "onnx-int8" if graph == exported.INT8 else "onnx"
-        self.description = description
-        self.labels, self.limit, self.device = list(description.labels), description.max_length, device
-        try:
-            self.tokenizer = Tokenizer.from_file(str(folder / exported.TOKENIZER))
-        except Exception as error:  # the library raises bare Exception
-            raise BadData("the tokenizer cannot be loaded", where=exported.TOKENIZER, why=data.reason(error), remedy="export again") from error
-        self.tokenizer.no_padding()
-        self.tokenizer.encode_special_tokens = description.split_special_tokens
+        self.labels, self.device = list(description.labels), device
+        self.encoder: TextEncoder | ImageEncoder = PlainEncoder(folder, description) if task.encoder == "text" else _pixels(folder)
         self.session = session(folder / graph, device, threads)
         self.provider: str = self.session.get_providers()[0]
         if self.provider != _PROVIDERS[device]:
@@ -46,30 +41,74 @@ class OnnxRunner:
             raise NoAccelerator("ONNX Runtime cannot use the accelerator that is here", why=why, remedy=remedy)
 
     @classmethod
-    def load(cls, artifact: Artifact, graph: str, *, device: str, threads: int) -> OnnxRunner:
+    def load(cls, task: Task, artifact: Artifact, graph: str, *, device: str, threads: int) -> OnnxRunner:
         """The artifact's graph of that name."""
-        return cls(artifact.path, exported.read(artifact), graph, device=device, threads=threads)
+        return cls(task, artifact.path, exported.read(artifact), graph, device=device, threads=threads)
 
-    def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-        """(token ids of each text, whether tokens were cut off)."""
-        self.tokenizer.enable_truncation(max_length, strategy="longest_first", direction=self.description.truncation_side)
-        encodings = self.tokenizer.encode_batch(list(texts)) if texts else []
-        return [encoding.ids for encoding in encodings], [bool(encoding.overflowing) for encoding in encodings]
+    def raws(self, items: Sequence[Item]) -> list[Any]:
+        """The task's raws of one batch."""
+        return self.task.raws(self.run(self.task.collate(items, self.encoder)), items)
 
-    def logits(self, encodings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(rows, labels). Raises BadData: the graph does not take batches of this shape."""
-        lengths = np.array([len(encoding) for encoding in encodings])
-        shown = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(shown.shape, self.description.pad, dtype=np.int64)
-        ids[shown] = np.concatenate([np.asarray(encoding, dtype=np.int64) for encoding in encodings])
+    def run(self, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The graph's outputs for one batch. Raises BadData: the graph does not take batches of this shape."""
+        feeds = {name: array for name, array in arrays.items() if name in self.description.inputs}
         try:
-            found: NDArray[np.float32] = self.session.run(["logits"], {"input_ids": ids, "attention_mask": shown.astype(np.int64)})[0]
-            return found
+            return dict(zip(self.description.outputs, self.session.run(list(self.description.outputs), feeds), strict=True))
         except Exception as error:  # ONNX Runtime has a dozen classes without a common one
             why = data.reason(error)
             if "allocate memory" in str(error):
                 raise OutOfMemory(why) from error
-            raise BadData(f"ONNX Runtime cannot run the model on a batch of {len(ids)} x {lengths.max()} tokens", why=why) from error
+            shapes = ", ".join(f"{name} {' x '.join(map(str, array.shape))}" for name, array in feeds.items())
+            raise BadData(f"ONNX Runtime cannot run the model on a batch of {shapes}", why=why) from error
+
+
+class PlainEncoder:
+    """The export's tokenizer."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        from tokenizers import Tokenizer
+
+        text = description.text
+        if text is None:
+            raise BadData("the export does not say how texts become tokens", where=exported.NAME, remedy="export again")
+        self.limit, self.pad = text.max_length, text.pad
+        self._side, self._typed = text.truncation_side, "token_type_ids" in description.inputs
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / exported.TOKENIZER))
+        except Exception as error:  # the library raises bare Exception
+            raise BadData("the tokenizer cannot be loaded", where=exported.TOKENIZER, why=data.reason(error), remedy="export again") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = text.split_special_tokens
+
+    def texts(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
+        """(token ids of each text, whether tokens were cut off)."""
+        encodings = self._encoded(list(texts), max_length, strategy="longest_first")
+        return [encoding.ids for encoding in encodings], [bool(encoding.overflowing) for encoding in encodings]
+
+    def pairs(self, texts: Sequence[str], others: Sequence[str], max_length: int) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+        """(token ids of each pair, of each token the text that it is of, whether tokens were cut off)."""
+        encodings = self._encoded(list(zip(texts, others, strict=True)), max_length, strategy="only_first")
+        types = [encoding.type_ids for encoding in encodings] if self._typed else []
+        return [encoding.ids for encoding in encodings], types, [bool(encoding.overflowing) for encoding in encodings]
+
+    def words(self, rows: Sequence[Sequence[str]], max_length: int) -> tuple[list[list[int]], list[list[int | None]], list[bool]]:
+        """(token ids, of each token the place of its word, whether tokens were cut off)."""
+        encodings = self._encoded([list(row) for row in rows], max_length, strategy="longest_first", is_pretokenized=True)
+        return (
+            [encoding.ids for encoding in encodings],
+            [encoding.word_ids for encoding in encodings],
+            [bool(encoding.overflowing) for encoding in encodings],
+        )
+
+    def _encoded(self, inputs: list[Any], max_length: int, *, strategy: str, is_pretokenized: bool = False) -> list[Any]:
+        self.tokenizer.enable_truncation(max_length, strategy=strategy, direction=self._side)
+        return list(self.tokenizer.encode_batch(inputs, is_pretokenized=is_pretokenized)) if inputs else []
+
+
+def _pixels(folder: Path) -> ImageEncoder:
+    from modelyard_jobs.pixels import Pixels
+
+    return Pixels.read(folder)
 
 
 def session(graph: Path, device: str, threads: int) -> Any:

@@ -17,9 +17,12 @@ from modelyard.errors import Corrupt, NoInput, Usage
 from modelyard.hubs import card
 from modelyard.yard import Action, Artifact, Yard, files
 from modelyard.yard.lineage import Lineage
+from modelyard_jobs.architectures import task_of
 
 DEPTH = 1000
 """Models that are gone back over in search of a licence: one a night, trained from the one before."""
+UNLABELLED = frozenset({"text-generation", "fill-mask"})
+"""Tasks whose models give words, and whose `id2label` means nothing."""
 
 
 @dataclass(frozen=True)
@@ -140,16 +143,17 @@ def _content(model: Artifact, path: str) -> bytes | None:
     return next((files.read(model.path / path) for entry in model.files if entry.path == path and entry.size <= _SMALL), None)
 
 
-def labels(model: Artifact) -> list[str] | None:
-    """The labels of a text classifier in the order of their ids, as far as it names them; None where its config.json does not say that it is one."""
+def made_for(model: Artifact) -> tuple[str | None, list[str]]:
+    """(the task that a model is made for, its labels in the order of their ids), as far as its config.json says them."""
     try:
         config = json.loads(files.read(model.path / "config.json") or b"{}")
-        if not config["architectures"][0].endswith("ForSequenceClassification"):
-            return None
+        known = task_of([str(each) for each in config["architectures"]])
+        if known is None or known[0] in UNLABELLED:
+            return (known and known[0]), []
         named = config.get("id2label", {})
-        return [str(named[number]) for number in sorted(named, key=int)]
+        return known[0], [str(named[number]) for number in sorted(named, key=int)]
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return None
+        return None, []
 
 
 def _shown(ref: str) -> str:

@@ -88,20 +88,19 @@ def _content(context: Context, lineage: Lineage, to: HubRef, gate: Mapping[str, 
     content, left_out = package.pack(traced.model, traced.weights)
     if left_out:
         context.decide("files left out", left_out, "published are safetensors, configurations, tokenizer and licence; the card is written anew")
-    labels = provenance.labels(traced.weights)
-    task = None if labels is None else "text-classification"
+    task, labels = provenance.made_for(traced.weights)
     facts = Facts(
         to=replace(to, revision=None),
         version=modelyard.__version__,
         task=task,
-        labels=labels or (),
+        labels=labels,
         provenance=traced,
         licence=licence,
         paths=sorted(content),
         measured=_measured(context, lineage, sources, traced) if metrics else None,
         gate=gate,
     )
-    configuration = {"framework": "pytorch", **({"task": task} if task else {})}
+    configuration = {"framework": "pytorch", **({"task": card.MODELSCOPE_TASKS.get(task, task)} if task else {})}
     written = {"README.md": card.readme(facts), "configuration.json": json.dumps(configuration, indent=2) + "\n"}
     for path, text in written.items():
         content[path] = File.write(context.scratch / path, text)

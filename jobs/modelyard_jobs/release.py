@@ -33,11 +33,11 @@ def pass_gate(context: Context, lineage: Lineage, told: Mapping[str, Any]) -> di
     metrics = context.inputs["gate.metrics"]
     _check_subject(context, lineage, metrics)
     found = document(metrics)
-    if settings.gate.compared and found.get("against"):
+    if settings.gate.compares and found.get("against"):
         _check_champion(context, lineage, found)
-    elif settings.gate.compared and any(isinstance(metric, dict) and metric.get("difference") for metric in found["metrics"].values()):
+    elif settings.gate.compares and any(isinstance(metric, dict) and metric.get("difference") for metric in found["metrics"].values()):
         raise Corrupt("metrics.json does not say what was compared", where="gate.metrics", why="it has differences", remedy="evaluate again")
-    verdict = judge(found["metrics"], settings.gate, where=f"metrics of {settings.gate.metrics}")
+    verdict = judge(found["metrics"], settings.gate, f"metrics of {settings.gate.metrics}", main=str(found["main"]))
     context.result({**told, "gate": verdict.record()})
     for line in verdict.lines:
         said = {name: getattr(line, name) for name in ("metric", "value", "low", "at_least", "sure", "difference", "passed")}
@@ -50,7 +50,7 @@ def document(metrics: Artifact) -> dict[str, Any]:
     """metrics.json of a metrics artifact. Raises Corrupt: it is not there, or not what evaluate writes."""
     try:
         found = json.loads(files.read(metrics.path / "metrics.json") or b"")
-        if isinstance(found["metrics"], dict) and found["schema"] == _SCHEMA:
+        if isinstance(found["metrics"], dict) and found["schema"] == _SCHEMA and found["main"] in found["metrics"]:
             return dict(found)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass

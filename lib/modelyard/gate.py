@@ -1,7 +1,7 @@
 """The gate: whether measured metrics are good enough to promote or publish a model. Pure: metrics in, verdict out.
 
 `at_least` is compared with the value, or, where the gate says `sure`, with the lower end of the 95 % interval. `not_worse_than_champion` is a floor
-under the paired difference to the other model: of the metrics that `at_least` names, else of accuracy. A gate knows numbers only; that they were
+under the paired difference to the other model: of the metrics that `at_least` names, else of the main one. A gate knows numbers only; that they were
 measured on the model that is published is the yard's to say (yard/lineage.py), and that the other one is the champion is the step's.
 """
 
@@ -68,15 +68,16 @@ class Verdict:
             raise Refused(f"the gate said no: {failed[0]}", where=where, why="; ".join(map(str, failed[1:])), remedy=remedy)
 
 
-def judge(metrics: Mapping[str, Any], gate: Gate, where: str = "") -> Verdict:
+def judge(metrics: Mapping[str, Any], gate: Gate, where: str = "", *, main: str = "accuracy") -> Verdict:
     """Compare the metrics that the gate names.
 
-    metrics: name -> {value, low, high, n, difference, …}, as metrics.json has them; where: what they were read from, for messages.
+    metrics: name -> {value, low, high, n, difference, …}, as metrics.json has them. main: the one that models are compared by where the gate names
+    none. where: what they were read from, for messages.
     Raises NoInput: one of the gate's metrics is not among them, or was not compared with another model's; Corrupt: it has no finite value.
     """
     floors = [_line(metrics, name, floor, where, sure=gate.sure) for name, floor in gate.at_least.items()]
     least = 0.0 - (gate.not_worse_than_champion or 0.0)
-    compared = [_line(metrics, name, least, where, sure=gate.sure, difference=True) for name in gate.compared]
+    compared = [_line(metrics, name, least, where, sure=gate.sure, difference=True) for name in gate.compared(main)]
     return Verdict((*floors, *compared))
 
 

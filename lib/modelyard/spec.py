@@ -286,7 +286,7 @@ def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
                 yield location, f"{source!r} makes {_a(made)}; `{place}` takes {_a(kind)}", "name another step"
             else:
                 needs.setdefault(name, set()).add(source)
-        if isinstance(step, Promote | Publish) and step.gate and step.gate.compared:
+        if isinstance(step, Promote | Publish) and step.gate and step.gate.compares:
             measured = steps.get(str(step.gate.metrics))
             if isinstance(measured, Evaluate) and measured.against is None:
                 what = f"{str(step.gate.metrics)!r} measures one model alone: there is no champion to be compared with"

@@ -185,12 +185,34 @@ ModelRef = Annotated[str, _ref("model"), WithJsonSchema({"type": "string"})]
 DatasetRef = Annotated[str, _ref("dataset"), WithJsonSchema({"type": "string"})]
 YardName = Annotated[str, _target("yard"), WithJsonSchema({"type": "string"})]
 HubName = Annotated[str, _target("hub"), WithJsonSchema({"type": "string"})]
-Task = Literal["text-classification"]
+Task = Literal[
+    "text-classification",
+    "token-classification",
+    "zero-shot-classification",
+    "fill-mask",
+    "text-generation",
+    "image-classification",
+    "object-detection",
+]
+Trainable = Literal["text-classification", "token-classification", "text-generation", "image-classification", "object-detection"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
 
-MAIN_METRIC = "accuracy"
-"""What models are compared by where nothing else is named."""
+_OF_LABELS = ("accuracy", "precision_macro", "precision_weighted", "recall_macro", "recall_weighted", "f1_macro", "f1_weighted", "accuracy_top5")
+MEASURED: Mapping[Task, tuple[str, ...]] = MappingProxyType(
+    {
+        "text-classification": _OF_LABELS,
+        "token-classification": ("f1", "precision", "recall", "f1_macro", "precision_macro", "recall_macro", "token_accuracy"),
+        "zero-shot-classification": _OF_LABELS,
+        "fill-mask": ("token_accuracy", "pseudo_log_likelihood", "pseudo_perplexity"),
+        "text-generation": ("log_likelihood", "token_accuracy", "perplexity"),
+        "image-classification": _OF_LABELS,
+        "object-detection": ("map", "ap50", "ap75"),
+    }
+)
+"""Task -> the metrics that evaluate measures, first that by which models are compared where no other is named."""
+LOWER = frozenset({"perplexity", "pseudo_perplexity"})
+"""Metrics that are better when they are lower, so that no gate can ask for a floor."""
 SMOKE_ROWS = 64
 SMOKE_STEPS = 2
 
@@ -265,7 +287,7 @@ class Gate(BaseModel):
     metrics: Input = Field(description="the evaluate step that measured it")
     at_least: dict[str, float] = Field({}, description="metric -> lowest value that passes")
     not_worse_than_champion: float | None = Field(
-        None, ge=0, lt=1, description="what each metric of `at_least`, else accuracy, may lose against the model that it was measured `against`"
+        None, ge=0, lt=1, description="what each metric of `at_least`, else the task's main one, may lose against the model measured `against`"
     )
     sure: bool = Field(False, description="the lower end of the 95 % interval has to pass, not the value")
 
@@ -273,12 +295,26 @@ class Gate(BaseModel):
     def _some(self) -> Self:
         if not self.at_least and self.not_worse_than_champion is None:
             raise PydanticCustomError("one", "give `at_least`, `not_worse_than_champion`, or both")
+        if lower := sorted(LOWER & self.at_least.keys()):
+            raise PydanticCustomError(
+                "lower",
+                "{name} is better when it is lower: ask for log_likelihood or pseudo_log_likelihood, its negative logarithm",
+                {"name": lower[0]},
+            )
         return self
 
     @property
-    def compared(self) -> tuple[str, ...]:
-        """The metrics in which the model may not be worse than the champion."""
-        return () if self.not_worse_than_champion is None else tuple(self.at_least) or (MAIN_METRIC,)
+    def compares(self) -> bool:
+        """Whether the model may not be worse than the champion."""
+        return self.not_worse_than_champion is not None
+
+    def compared(self, main: str) -> tuple[str, ...]:
+        """The metrics in which it may not. main: that of the task."""
+        return (tuple(self.at_least) or (main,)) if self.compares else ()
+
+
+_WHERE = frozenset({"max_memory_per_gpu", "cpu_offload"})
+"""Settings that say where a model lies, and not what it computes."""
 
 
 class _Rows(Step):
@@ -286,12 +322,18 @@ class _Rows(Step):
 
     reuse = Reuse.PURE
     inputs = MappingProxyType({"model": "model", "data": "dataset"})
+    neutral = _WHERE
 
     model: Input = Field(description="the model to start from")
     data: Input = Field(description="the rows")
     max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut, and counted")
-    text: str | None = Field(None, description="column of the text; default: found by name or type")
+    text: str | None = Field(None, description="column of the text, of its words, or of the messages of a chat; default: found by name or type")
+    image: str | None = Field(None, description="column of the image; default: found by name or type")
     seed: int = Field(42, ge=0, lt=2**32, description="decides what is drawn: samples, order, new weights, dropout, the bootstrap")
+    max_memory_per_gpu: Memory | None = Field(
+        None, description="of each accelerator at most this much, such as 40Gi, for a model that is split over several; default: what is free"
+    )
+    cpu_offload: bool = Field(False, description="keep in the host's memory what does not fit the accelerators, which is slow; otherwise it fails")
 
 
 class _Sample(_Rows):
@@ -309,11 +351,14 @@ class Finetune(_Rows):
 
     verb = "finetune"
     made = "model"
-    neutral = frozenset({"checkpoint_every"})
+    neutral = _WHERE | {"checkpoint_every", "activation_checkpointing"}
 
     data: Input = Field(description="the rows; without a validation split, 10 % of train are cut for it")
-    label: str | None = Field(None, description="column of the label; default: found by name")
-    task: Task = Field("text-classification", description="what the model learns to do")
+    label: str | None = Field(None, description="column of the label, of the words' labels, or of the objects; default: found by name")
+    task: Trainable = Field("text-classification", description="what the model learns to do")
+    method: Literal["full", "lora"] = Field("full", description="train all weights, or adapters of low rank that are merged into them at the end")
+    lora_rank: int = Field(16, ge=1, le=1024, description="rank of the adapters")
+    activation_checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third more time")
     epochs: int = Field(3, ge=1, description="passes over the rows")
     batch_size: int = Field(16, ge=1, description="rows of one forward pass")
     accumulate: int = Field(1, ge=1, description="batches per optimizer step")
@@ -337,10 +382,31 @@ class Finetune(_Rows):
         return self.model_copy(update={"train_rows": rows, "max_steps": steps, "epochs": 1})
 
 
+def _check_candidates(task: Task | None, candidates: tuple[str, ...]) -> None:
+    """Zero-shot classification chooses between labels that are given; nothing else does."""
+    if task == "zero-shot-classification" and len(set(candidates)) < 2:
+        raise PydanticCustomError("candidates", "zero-shot-classification needs `candidates`: two labels to choose from, or more")
+    if candidates and task != "zero-shot-classification":
+        raise PydanticCustomError("candidates", "`candidates` are for `task: zero-shot-classification`")
+    if len(set(candidates)) < len(candidates):
+        raise PydanticCustomError("candidates", "a label stands twice in `candidates`")
+
+
 class _Engine(_Sample):
     """What steps have that run a model as it is."""
 
+    task: Task | None = Field(None, description="what the model is run for; default: what its architecture is made for")
     engine: Engine = Field("auto", description="what runs the model; `auto`: onnx for an exported model, torch for others")
+    dtype: Dtype = Field("float32", description="of the computation; `auto`: bfloat16 where the accelerator has it")
+    candidates: tuple[str, ...] = Field((), strict=False, description="zero-shot-classification: the labels to choose from")
+    hypothesis: str = Field("This example is {}.", pattern=r"\{\}", description="zero-shot-classification: what is said of a label, written as {}")
+    threshold: float = Field(0.5, ge=0, le=1, description="object-detection: the lowest score of a box that is written and drawn")
+    max_error_rate: float = Field(0.1, ge=0, le=1, description="share of rows that may be unusable; more fail the step")
+
+    @model_validator(mode="after")
+    def _candidates(self) -> Self:
+        _check_candidates(self.task, self.candidates)
+        return self
 
 
 class Evaluate(_Engine):
@@ -353,7 +419,8 @@ class Evaluate(_Engine):
     model: Input = Field(description="the model to measure")
     against: Input | None = Field(None, description="a second model, measured on the same rows and compared with the first, such as the champion")
     split: str = Field("test", pattern=r"^[A-Za-z0-9_-]+$", description="which split of the data")
-    label: str | None = Field(None, description="column of the label; default: found by name")
+    label: str | None = Field(None, description="column of the label, of the words' labels, or of the objects; default: found by name")
+    slice_by: str | None = Field(None, description="column whose values are measured apart, beside slices by length")
 
 
 class Infer(_Engine):
@@ -364,7 +431,13 @@ class Infer(_Engine):
 
     model: Input = Field(description="the model to run")
     split: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$", description="which split of the data; default: the only one, else test")
-    token_budget: int | None = Field(None, ge=16, description="padded tokens of one batch; default: what suits the device")
+    token_budget: int | None = Field(
+        None, ge=16, description="padded tokens, or patches of 16 x 16 pixels, of one batch; default: what suits the device"
+    )
+    top_k: int = Field(5, ge=1, le=100, description="fill-mask, image-classification: how many answers of a row are written")
+    max_new_tokens: int = Field(128, ge=1, le=131072, description="text-generation: tokens of an answer at most")
+    temperature: float = Field(0.0, ge=0, le=10, description="text-generation: 0 takes the likeliest token; more draws, by the seed")
+    pictures: int = Field(20, ge=0, le=10000, description="tasks over images: rows whose image is written with the answer drawn on it")
 
 
 class Export(Step):
@@ -380,10 +453,20 @@ class Export(Step):
     split: str = Field("test", pattern=r"^[A-Za-z0-9_-]+$", description="which split of them")
     rows: int = Field(500, ge=8, description="a seeded sample of this many rows")
     max_length: int = Field(256, ge=4, le=131072, description="tokens of a row; longer rows are cut")
-    text: str | None = Field(None, description="column of the text; default: found by name or type")
-    label: str | None = Field(None, description="column of the label; default: found by name")
+    task: Task | None = Field(None, description="what the model is for; default: what its architecture is made for")
+    text: str | None = Field(None, description="column of the text or of its words; default: found by name or type")
+    image: str | None = Field(None, description="column of the image; default: found by name or type")
+    label: str | None = Field(None, description="column of the label, of the words' labels, or of the objects; default: found by name")
+    candidates: tuple[str, ...] = Field((), strict=False, description="zero-shot-classification: the labels to choose from")
+    hypothesis: str = Field("This example is {}.", pattern=r"\{\}", description="zero-shot-classification: what is said of a label, written as {}")
+    threshold: float = Field(0.5, ge=0, le=1, description="object-detection: the lowest score of a box")
     seed: int = Field(42, ge=0, lt=2**32, description="decides the sample and the bootstrap")
     int8: bool = Field(False, description="also write 8-bit weights; kept only where they do not cost accuracy")
+
+    @model_validator(mode="after")
+    def _candidates(self) -> Self:
+        _check_candidates(self.task, self.candidates)
+        return self
 
     def computes(self) -> bool:
         """Not on an accelerator: an export is compared in the float32 of a CPU."""

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 from modelyard import report
 from modelyard.yard import Yard
 from modelyard.yard.runs import Run
-from tests.unit.report import example
+from tests.unit.report import answers, example
 
 HOSTILE = ["</text><script>document.title = 'broken'</script>", "<img src=x onerror=\"document.title='broken'\">", "W" * 300]
 RUNS: dict[str, Callable[[Yard], Run]] = {
@@ -25,6 +25,7 @@ RUNS: dict[str, Callable[[Yard], Run]] = {
     "crashed": example.crashed,
     "running": example.running,
     "fifty labels": lambda yard: example.whole(yard, labels=[f"label number {place}" for place in range(50)]),
+    "every task": answers.tasks,
     "hostile": lambda yard: example.whole(yard, labels=HOSTILE, texts=[*HOSTILE, "no spaces" * 100]),
 }
 
@@ -106,7 +107,22 @@ def test_on_a_screen(browser: Browser, reports: dict[str, Path], tmp_path: Path,
         page.screenshot(path=tmp_path / f"{name} {width} {scheme}.png", full_page=True)
         assert (tmp_path / f"{name} {width} {scheme}.png").stat().st_size > 20_000
     assert heard.console == []
-    assert heard.requests == [reports[name].as_uri()]
+    assert [request for request in heard.requests if not request.startswith("data:")] == [reports[name].as_uri()]
+
+
+def test_pictures_are_drawn_and_marks_are_no_colour_alone(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["every task"], viewport={"width": 400, "height": 900}) as (page, heard):
+        page.evaluate("document.querySelectorAll('#evaluation details').forEach(details => { details.open = true; })")
+        page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+        widths = page.evaluate(
+            "[...document.querySelectorAll('.errors img')].map(image => [image.naturalWidth, image.getBoundingClientRect().width])"
+        )
+        assert [natural for natural, _ in widths] == [320, 320, 96, 96]
+        assert all(0 < shown <= 376 for _, shown in widths)
+        styles = "name => getComputedStyle(document.querySelector(`mark.is-${name}`)).borderBottomStyle"
+        assert [page.evaluate(styles, name) for name in ("right", "wrong")] == ["solid", "dashed"]
+    assert heard.console == []
+    assert heard.requests == [reports["every task"].as_uri(), *(request for request in heard.requests if request.startswith("data:image/png"))]
 
 
 def test_without_scripts_it_is_whole(browser: Browser, reports: dict[str, Path]) -> None:

@@ -27,7 +27,19 @@ WEIGHTS = {
     "vocab.txt": "a\nb\n",
 }
 ONNX = {"model.onnx": b"graph" * 50, "export.json": '{"schema": 1}', "config.json": WEIGHTS["config.json"], "tokenizer.json": "{}"}
-DETAILS = {"parity": {"rows": 200, "max_abs": 3.1e-7, "max_rel": 1e-7, "scale": 2.5, "agreement": 1.0, "close": 0, "flipped": 0, "tolerance": 2.5e-4}}
+DETAILS = {
+    "parity": {
+        "rows": 200,
+        "max_abs": 3.1e-7,
+        "max_rel": 1e-7,
+        "scale": 2.5,
+        "unit": "label",
+        "output": "logits",
+        "agreement": 1.0,
+        "close": 0,
+        "tolerance": 2.5e-4,
+    }
+}
 
 
 def metric(value: float, n: int = 100, interval: str = "wilson") -> dict[str, Any]:
@@ -39,6 +51,7 @@ def document(accuracy: float = 0.82, overlap: Any = None) -> dict[str, Any]:
     scores = {"predicted": 50, "precision": metric(0.8, 50), "recall": metric(0.84, 50), "f1": metric(0.82, 100, "bootstrap")}
     return {
         "schema": 1,
+        "main": "accuracy",
         "task": "text-classification",
         "split": "test",
         "rows": {"split": 500, "usable": 500, "evaluated": 100, "faults": {}, "seed": 42},

@@ -13,8 +13,8 @@ import torch
 from modelyard.errors import BadData, NoInput
 from modelyard.steps import Evaluate
 from modelyard.yard import Yard
-from modelyard_jobs import engine, evaluate
-from modelyard_jobs.tasks import text_classifier
+from modelyard_jobs import engine, evaluate, models
+from modelyard_jobs.tasks.text_classification import TextClassification
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, level, tiny_model
 
@@ -69,7 +69,8 @@ def sorted_rows(n):
 def test_metrics_are_those_of_the_rows_one_by_one(run, model):
     rows = sorted_rows(120)
     _, document, predictions = run({"test.jsonl": jsonl(rows)})
-    classifier, tokenizer = text_classifier.load(model, None, torch.float32)
+    found = models.load(TextClassification(Evaluate(model="m", data="d")), model, None, torch.float32)
+    classifier, tokenizer = found.model, found.tokenizer
     with torch.inference_mode():
         one_by_one = [
             classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True, max_length=128)).logits.softmax(-1)[0].tolist() for row in rows
@@ -114,10 +115,10 @@ def test_the_same_bytes_twice_and_nothing_of_the_machine(run):
 
 
 def test_interrupted_between_windows_the_next_attempt_gives_the_same(run, monkeypatch, yard, model, tmp_path):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     files = {"test.jsonl": jsonl(sorted_rows(50))}
     whole = run(files)[0]
-    classify, calls = engine.Engine.classify, []
+    classify, calls = engine.Engine.answer, []
 
     def fail_at_third(self, texts, tick):
         calls.append(len(texts))
@@ -125,7 +126,7 @@ def test_interrupted_between_windows_the_next_attempt_gives_the_same(run, monkey
             raise MemoryError
         return classify(self, texts, tick)
 
-    monkeypatch.setattr(engine.Engine, "classify", fail_at_third)
+    monkeypatch.setattr(engine.Engine, "answer", fail_at_third)
     with pytest.raises(MemoryError):
         run(files, number=1)
     again = run(files, number=1)[0]
@@ -181,7 +182,7 @@ def test_one_row_of_one_class(run):
         ({"test.csv": "text,label\na,good\nb,bad\n"}, {}, BadData, "bad, good; the model knows neg, pos"),
         ({"test.csv": "text,label\na,0\nb,1\n"}, {}, BadData, "0, 1; the model knows neg, pos"),
         ({"test.csv": "text,label\na,pos\nb,\n"}, {}, BadData, "1 of 2 rows have no label"),
-        ({"test.jsonl": jsonl([{"text": None, "label": "pos"}, {"text": "", "label": "neg"}])}, {"text": "text"}, BadData, "holds no text"),
+        ({"test.jsonl": jsonl([{"text": None, "label": "pos"}, {"text": "", "label": "neg"}])}, {"text": "text"}, BadData, "column text can be used"),
     ],
 )
 def test_what_does_not_fit_is_refused(run, files, settings, failure, message):
@@ -326,10 +327,10 @@ def test_models_of_different_labels_are_not_compared(run, yard, levelled, tmp_pa
 
 
 def test_interrupted_in_the_second_model_the_first_is_not_run_again(run, levelled, other, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     files = {"test.jsonl": jsonl(sorted_rows(40))}
     whole = run(files, source=levelled, against=other)[0]
-    classify, calls = engine.Engine.classify, []
+    classify, calls = engine.Engine.answer, []
 
     def fail_at_fifth(self, texts, tick):
         calls.append(len(texts))
@@ -337,7 +338,7 @@ def test_interrupted_in_the_second_model_the_first_is_not_run_again(run, levelle
             raise MemoryError
         return classify(self, texts, tick)
 
-    monkeypatch.setattr(engine.Engine, "classify", fail_at_fifth)
+    monkeypatch.setattr(engine.Engine, "answer", fail_at_fifth)
     with pytest.raises(MemoryError):
         run(files, number=1, source=levelled, against=other)
     again = run(files, number=1, source=levelled, against=other)[0]

@@ -20,17 +20,17 @@ import transformers
 from modelyard.errors import BadData, NoInput, Usage, Yielded
 from modelyard.steps import Export
 from modelyard.yard import Yard
-from modelyard_jobs import export, exported
+from modelyard_jobs import export, exported, models, tasks
 from modelyard_jobs.engine import Engine
 from modelyard_jobs.export import graph, int8, parity
-from modelyard_jobs.onnx_runner import OnnxRunner
-from modelyard_jobs.tasks import text_classifier
+from modelyard_jobs.onnx_runner import OnnxRunner, PlainEncoder
 from modelyard_jobs.torch_runner import TorchRunner
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, level, tiny_model, tiny_tokenizer
 
 LABELS = ["neg", "neutral", "pos"]
 ROOT = Path(__file__).parents[2]
+TASK = tasks.of("text-classification", Export(model="m", parity="d"))
 
 
 def texts(n, seed=0):
@@ -44,7 +44,8 @@ def jsonl(rows):
 
 def labelled(model, rows, margin=0.0):
     """Rows whose labels are what the model says of them; only those of which it is sure."""
-    logits = Engine(TorchRunner.load(model, "cpu"), 128, 2048).logits(rows, lambda _: None)[0]
+    runner = TorchRunner(TASK, models.load(TASK, model, None, torch.float32), "cpu")
+    logits = np.stack(Engine(runner, TASK, 128, 2048).raws([{"text": row} for row in rows], lambda _: None)[0])
     ordered = np.sort(logits, axis=1)
     sure = ordered[:, -1] - ordered[:, -2] > margin
     return [{"text": row, "label": LABELS[best]} for row, best, keep in zip(rows, logits.argmax(1), sure, strict=True) if keep]
@@ -78,7 +79,7 @@ def prepared(place, tmp_path):
 @pytest.fixture
 def traced(place, monkeypatch):
     """For tests of what comes after the tracing, which takes seconds: it has been done."""
-    monkeypatch.setattr(graph, "write", lambda _model, _limit, path: onnx.load(shutil.copyfile(place.context.out / "model.onnx", path)))
+    monkeypatch.setattr(graph, "write", lambda _model, _signature, _arrays, path: onnx.load(shutil.copyfile(place.context.out / "model.onnx", path)))
 
 
 def test_the_artifact(place):
@@ -86,24 +87,22 @@ def test_the_artifact(place):
     assert (place.produced.kind, place.produced.format) == ("model", "onnx")
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "export.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"]
     assert json.loads((out / "export.json").read_text()) == {
-        "schema": 1,
+        "schema": 2,
         "task": "text-classification",
+        "model": "BertForSequenceClassification",
         "opset": 20,
         "ir": 10,
         "inputs": {"input_ids": ["batch", "sequence"], "attention_mask": ["batch", "sequence"]},
         "outputs": {"logits": ["batch", 3]},
         "labels": LABELS,
-        "max_length": 128,
-        "tried": {"rows": 32, "tokens": 128},
-        "pad": 0,
-        "truncation_side": "right",
-        "split_special_tokens": False,
+        "tried": [{"batch": rows, "sequence": tokens} for rows, tokens in place.context.details["parity"]["shapes"]],
+        "text": {"max_length": 128, "pad": 0, "truncation_side": "right", "split_special_tokens": False},
     }
     onnx.checker.check_model(str(out / "model.onnx"), full_check=True)
     assert transformers.AutoConfig.from_pretrained(out).id2label == dict(enumerate(LABELS))
     assert (
         transformers.AutoTokenizer.from_pretrained(out)("a film")["input_ids"]
-        == text_classifier.load(place.model, None, torch.float32)[1]("a film")["input_ids"]
+        == models.load(TASK, place.model, None, torch.float32).tokenizer("a film")["input_ids"]
     )
 
 
@@ -188,17 +187,17 @@ def test_other_families(prepared, place, tmp_path, kind):
     context = prepared(artifact(place.yard, "model", folder))
     export.run(context)
     assert context.details["parity"]["agreement"] == 1.0
-    assert json.loads((context.out / "export.json").read_text())["pad"] == (3 if kind == "gpt2" else 0)
+    assert json.loads((context.out / "export.json").read_text())["text"]["pad"] == (3 if kind == "gpt2" else 0)
     assert json.loads((context.out / "config.json").read_text()).get("use_cache", True)  # only the tracing went without
 
 
 def test_texts_become_the_same_tokens_without_transformers(place):
-    runner = OnnxRunner(place.context.out, exported.read(SimpleNamespace(path=place.context.out, digest="")), "model.onnx", device="cpu", threads=1)
-    _, tokenizer = text_classifier.load(place.model, None, torch.float32)
+    plain = PlainEncoder(place.context.out, exported.read(SimpleNamespace(path=place.context.out, digest="")))
+    encoder = models.load(TASK, place.model, None, torch.float32).encoder
     hard = ["good film", "", " [SEP] in [MASK] a text", "good " * 6, "good " * 7, "Ünïcode \u0000 नमस्ते \U0001f600", "x" * 5000, "\n\t"]
     for length in (4, 8, 128):
-        assert runner.encode(hard, length) == tuple(text_classifier.encode(tokenizer, hard, length))
-    assert runner.encode([], 8) == ([], [])
+        assert plain.texts(hard, length) == encoder.texts(hard, length)
+    assert plain.texts([], 8) == ([], [])
 
 
 def test_a_tokenizer_that_cuts_on_the_left_and_reads_special_tokens_as_text(prepared, place, tmp_path):
@@ -209,7 +208,7 @@ def test_a_tokenizer_that_cuts_on_the_left_and_reads_special_tokens_as_text(prep
     context = prepared(artifact(place.yard, "model", folder), artifact(place.yard, "dataset", {"test.jsonl": rows}), max_length=16)
     export.run(context)
     told = json.loads((context.out / "export.json").read_text())
-    assert (told["truncation_side"], told["split_special_tokens"], told["tried"]["tokens"]) == ("left", True, 16)
+    assert (told["text"]["truncation_side"], told["text"]["split_special_tokens"], told["tried"][-1]["sequence"]) == ("left", True, 16)
 
 
 def test_large_weights_lie_beside_the_graph(prepared, place, monkeypatch, tmp_path):
@@ -231,7 +230,8 @@ def test_large_weights_lie_beside_the_graph(prepared, place, monkeypatch, tmp_pa
     shutil.rmtree(context.out)
     description = exported.read(SimpleNamespace(path=moved, digest=""))
     for name in ("model.onnx", "model_int8.onnx"):
-        assert OnnxRunner(moved, description, name, device="cpu", threads=1).logits([[2, 7, 3]]).shape == (1, 3)
+        runner = OnnxRunner(TASK, moved, description, name, device="cpu", threads=1)
+        assert runner.run({"input_ids": np.array([[2, 7, 3]]), "attention_mask": np.ones((1, 3), dtype=np.int64)})["logits"].shape == (1, 3)
 
 
 def perturb(path, scale):
@@ -246,8 +246,8 @@ def perturb(path, scale):
 def test_a_graph_that_answers_otherwise_fails_the_step(prepared, traced, monkeypatch, scale):
     write = graph.write
 
-    def wrong(model, limit, path):
-        proto = write(model, limit, path)
+    def wrong(model, signature, arrays, path):
+        proto = write(model, signature, arrays, path)
         perturb(path, scale)
         return proto
 
@@ -261,8 +261,8 @@ def test_a_graph_that_answers_otherwise_fails_the_step(prepared, traced, monkeyp
 
 
 def test_a_tokenizer_that_gives_other_tokens_fails_the_step(prepared, traced, monkeypatch):
-    encode = OnnxRunner.encode
-    monkeypatch.setattr(OnnxRunner, "encode", lambda self, texts, length: ([ids[:-1] for ids in encode(self, texts, length)[0]], []))
+    encode = PlainEncoder.texts
+    monkeypatch.setattr(PlainEncoder, "texts", lambda *asked: ([ids[:-1] for ids in encode(*asked)[0]], encode(*asked)[1]))
     with pytest.raises(BadData, match="tokenizer does not give the model's tokens"):
         export.run(prepared())
 
@@ -293,7 +293,7 @@ def test_a_graph_of_fixed_size_is_refused(prepared, monkeypatch):
         onnx.save(proto, path)
 
     monkeypatch.setattr(torch.onnx.ONNXProgram, "save", fixed)
-    with pytest.raises(BadData, match="batches and texts of any size"):
+    with pytest.raises(BadData, match="any size of batch and sequence"):
         export.run(prepared())
 
 
@@ -303,7 +303,7 @@ def test_a_graph_of_fixed_size_is_refused(prepared, monkeypatch):
         ("headless", None, {}, BadData, "no trained head"),
         ("exported", None, {}, Usage, "an export already"),
         (None, {"test.csv": "a,b\n1,2\n"}, {}, NoInput, "no column is clearly the text"),
-        (None, {"test.jsonl": jsonl([{"text": None}, {"text": " "}])}, {"text": "text"}, BadData, "holds no text"),
+        (None, {"test.jsonl": jsonl([{"text": None}, {"text": " "}])}, {"text": "text"}, BadData, "no row of column text can be used"),
         (None, {"train.jsonl": jsonl([{"text": "good"}])}, {}, NoInput, "no split 'test'"),
         (None, {"test.jsonl": jsonl([{"text": "good"}])}, {"int8": True}, NoInput, "no column is clearly the label"),
         (None, {"test.jsonl": jsonl([{"text": "good", "label": "other"}])}, {"int8": True}, BadData, "not the model's"),
@@ -332,8 +332,8 @@ def test_int8_that_agrees_is_kept(prepared, traced, place):
     told = context.details["int8"]
     assert told["kept"], told
     assert told["agreement"] >= 0.98
-    assert told["accuracy"]["onnx"]["value"] == 1.0
-    assert told["accuracy"]["int8"]["n"] == told["difference"]["n"] == 400
+    assert told["scores"]["onnx"]["value"] == 1.0
+    assert told["scores"]["int8"]["n"] == told["difference"]["n"] == 400
     assert told["difference"]["low"] >= -0.01
     assert told["size"] == (context.out / "model_int8.onnx").stat().st_size < (context.out / "model.onnx").stat().st_size / 2
     assert context.decisions["int8"] == "kept"
@@ -412,16 +412,35 @@ def test_judge(rows, wrong, others, kept, why):
     found[:wrong] = 1
     float32[wrong:others] = 1
     float32[others : others + 5] = found[others : others + 5] = 2
-    verdict = int8.judge(true, float32, float32, found)
+    verdict = judged(true, float32, found)
     assert (verdict["kept"], why in verdict["why"]) == (kept, True), verdict["why"]
     assert verdict["difference"]["value"] == pytest.approx((others - 2 * wrong) / rows)
     assert verdict["agreement"] == pytest.approx(1 - others / rows)
 
 
+def judged(true, float32, found, sizes=(100, 30)):
+    answers = {"torch": np.eye(3)[float32], "onnx": np.eye(3)[float32], "int8": np.eye(3)[found]}
+    return int8.judge(TASK, true, answers, LABELS, parity=compare(answers["onnx"], answers["int8"]), sizes=sizes)
+
+
+def test_8_bits_that_save_nothing_are_refused():
+    true = np.zeros(20000, dtype=np.int64)
+    assert judged(true, true, true)["kept"]
+    verdict = judged(true, true, true, sizes=(100, 97))
+    assert not verdict["kept"]
+    assert "saves nothing: 97% of float32's size" in verdict["why"]
+
+
+def compare(reference, found, unit="label"):
+    comparison = parity.Comparison(unit)
+    comparison.add({"logits": reference}, {"logits": found}, None)
+    return comparison.result(len(reference))
+
+
 def test_labels_may_differ_only_within_twice_the_difference():
     reference = np.array([[2.0, 1.0], [1.00001, 1.0], [-3.0, 3.0]], dtype=np.float32)
     found = reference + np.array([[1e-5, -1e-5], [-1e-5, 1e-5], [0, 0]], dtype=np.float32)
-    near = parity.compare(reference, found)
+    near = compare(reference, found)
     assert (near.close, near.holds, near.scale) == (1, True, 3.0)
     assert near.agreement == pytest.approx(2 / 3)
     assert near.max_abs == pytest.approx(1e-5, rel=0.1)
@@ -430,17 +449,17 @@ def test_labels_may_differ_only_within_twice_the_difference():
     rng = np.random.default_rng(0)
     for size in (0.01, 0.1, 1):
         many = rng.normal(size=(500, 3)).astype(np.float32)
-        result = parity.compare(many, many + (rng.normal(size=many.shape) * size).astype(np.float32))
+        result = compare(many, many + (rng.normal(size=many.shape) * size).astype(np.float32))
         assert (1 - result.agreement) * 500 <= result.close
         assert not result.holds
 
 
 def test_the_tolerance_goes_with_the_scale():
     reference = np.array([[3.0, 1.0], [-2.0, 2.0]], dtype=np.float32)
-    assert parity.compare(reference, reference + np.float32(1e-4)).holds
-    assert not parity.compare(reference / 1000, reference / 1000 + np.float32(1e-4)).holds
+    assert compare(reference, reference + np.float32(1e-4)).holds
+    assert not compare(reference / 1000, reference / 1000 + np.float32(1e-4)).holds
     with pytest.raises(BadData, match="differ by 4.00e.00, where 3.00e-04 is tolerated; 0.0% of the labels are equal"):
-        parity.compare(reference, reference[:, ::-1].copy()).enforce()
+        compare(reference, reference[:, ::-1].copy()).enforce()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -449,6 +468,6 @@ def test_no_number_is_no_parity(bad):
     broken = good.copy()
     broken[1, 0] = bad
     with pytest.raises(BadData, match="the exported model gave no number for 1 of 4"):
-        parity.compare(good, broken)
+        compare(good, broken)
     with pytest.raises(BadData, match="the model gave no number for 1 of 4"):
-        parity.compare(broken, good)
+        compare(broken, good)

@@ -15,6 +15,7 @@ from modelyard.steps import Evaluate, Export, Infer
 from modelyard.yard import Yard
 from modelyard_jobs import engine, evaluate, export, infer
 from modelyard_jobs.onnx_runner import OnnxRunner
+from modelyard_jobs.tasks.text_classification import TextClassification
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, level, tiny_model
 
@@ -172,30 +173,32 @@ def test_evaluate_says_the_same_under_either_engine(place, prepared):
         assert context.details["latency"]["n"] == 16
         assert context.details["speed"]["rows"] == 61
     for document in documents:
-        document.pop("errors")  # their probabilities differ in the last digits
+        document.pop("errors")  # their probabilities differ in the last digits, and so do those of the calibration
+    errors = [document.pop("calibration")["ece"]["value"] for document in documents]
+    assert errors[0] == pytest.approx(errors[1], abs=1e-5)
     assert documents[0] == documents[1]
 
 
 def test_an_interrupted_export_engine_goes_on_where_it_was(place, prepared, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     whole = prepared(place.onnx)
     infer.run(whole)
-    logits, calls = engine.Engine.logits, []
+    answer, calls = engine.Engine.answer, []
 
-    def fail_at_third(self, batch, tick):
-        calls.append(len(batch))
+    def fail_at_third(self, rows, tick):
+        calls.append(len(rows))
         if len(calls) == 3:
             raise MemoryError
-        return logits(self, batch, tick)
+        return answer(self, rows, tick)
 
-    monkeypatch.setattr(engine.Engine, "logits", fail_at_third)
+    monkeypatch.setattr(engine.Engine, "answer", fail_at_third)
     first = prepared(place.onnx, number=1)
     with pytest.raises(MemoryError):
         infer.run(first)
     second = prepared(place.onnx, number=2)
     second.checkpoints = place.yard.checkpoints(first.key, second.attempt)
     infer.run(second)
-    assert calls == [16, 16, 16, 16, 13]
+    assert calls == [16, 16, 16, 16, 14]
     for path in (whole.out / "data").iterdir():
         assert (second.out / "data" / path.name).read_bytes() == path.read_bytes()
 
@@ -231,19 +234,19 @@ def test_threads_are_those_of_the_step(place, prepared, monkeypatch):
 def test_a_device_too_small_halves_the_batch(place, prepared, monkeypatch):
     roomy = prepared(place.onnx)
     infer.run(roomy)
-    run = OnnxRunner.logits
+    run = OnnxRunner.raws
 
-    def small(self, encodings):
-        if len(encodings) > 4:
+    def small(self, items):
+        if len(items) > 4:
             raise engine.OutOfMemory("too much")
-        return run(self, encodings)
+        return run(self, items)
 
-    monkeypatch.setattr(OnnxRunner, "logits", small)
+    monkeypatch.setattr(OnnxRunner, "raws", small)
     tight = prepared(place.onnx, number=1)
     infer.run(tight)
     alike(records(tight.out), records(roomy.out), 2e-6)
     assert tight.details["speed"]["token_budget"] < roomy.details["speed"]["token_budget"]
-    monkeypatch.setattr(OnnxRunner, "logits", lambda *_: (_ for _ in ()).throw(engine.OutOfMemory("nothing fits")))
+    monkeypatch.setattr(OnnxRunner, "raws", lambda *_: (_ for _ in ()).throw(engine.OutOfMemory("nothing fits")))
     with pytest.raises(DeviceOom, match="nothing fits"):
         infer.run(prepared(place.onnx, number=2))
 
@@ -253,7 +256,7 @@ def test_a_device_too_small_halves_the_batch(place, prepared, monkeypatch):
     [
         ("export.json", None, "has no export.json"),
         ("export.json", b"{", "description of the export cannot be used"),
-        ("export.json", b'{"schema": 2}', "export.json: .*: schema: Input should be 1"),
+        ("export.json", b'{"schema": 1}', "export.json: .*: schema: Input should be 2"),
         ("model.onnx", b"junk", "ONNX Runtime cannot load the model"),
         ("tokenizer.json", b"{}", "tokenizer cannot be loaded"),
     ],

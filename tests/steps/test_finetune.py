@@ -17,7 +17,7 @@ from modelyard.steps import Finetune
 from modelyard.yard import Yard
 from modelyard_jobs import finetune
 from modelyard_jobs.finetune import step as step_module
-from modelyard_jobs.finetune.classification import Classification
+from modelyard_jobs.finetune.text_classification import TextClassification
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, tiny_model
 
@@ -133,7 +133,7 @@ def test_sigterm_within_a_pass_keeps_the_run_and_the_next_attempt_ends_as_if_not
     finetune.run(straight)
     context = make(reviews(60), **settings)
     context.stop.install()
-    passes, plain = [], Classification.loss
+    passes, plain = [], TextClassification.loss
 
     def loss(self, model, batch):
         passes.append(threading.get_ident())
@@ -141,7 +141,7 @@ def test_sigterm_within_a_pass_keeps_the_run_and_the_next_attempt_ends_as_if_not
             signal.raise_signal(signal.SIGTERM)
         return plain(self, model, batch)
 
-    monkeypatch.setattr(Classification, "loss", loss)
+    monkeypatch.setattr(TextClassification, "loss", loss)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(Yielded, match="kept at step 3"):

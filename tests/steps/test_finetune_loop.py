@@ -382,6 +382,27 @@ def test_out_of_memory_halves_the_pass_and_keeps_the_step(make):
     assert warned == [4, 2]
 
 
+def test_a_probe_finds_what_fits_and_leaves_everything_else_as_it_was(make):
+    straight = make(limit(Toy(), 3), batch_size=8, epochs=2, key="01" * 32)
+    straight.progress.micro = 2
+    straight.train()
+    probed = make(toy := limit(Toy(), 3), batch_size=8, epochs=2)
+    probed._probe()
+    longest = sorted(toy.lengths)[-8]
+    assert all(toy.lengths[row] >= longest for rows in toy.seen for row in rows)
+    assert probed.progress.micro == 2
+    assert probed.model.calls == 0
+    assert (probed.progress.step, probed.progress.waited, probed.progress.padded) == (0, 0, 0)
+    probed.train()
+    assert curve(probed) == curve(straight)
+    assert all(torch.equal(one, other) for one, other in zip(probed.model.parameters(), straight.model.parameters(), strict=True))
+
+
+def test_a_probe_that_finds_no_room_for_a_row_is_device_oom(make):
+    with pytest.raises(DeviceOom, match="on 1 rows at once"):
+        make(limit(Toy(), 0))._probe()
+
+
 def test_the_pass_that_fitted_is_resumed_with(make):
     with pytest.raises(Yielded):
         make(limit(Toy(), 2), stop=12).train()

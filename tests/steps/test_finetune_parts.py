@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from modelyard_jobs import metrics
 from modelyard_jobs.finetune import optimizer, precision
 from modelyard_jobs.finetune.order import Order, split
+from modelyard_jobs.metrics import classification
 
 
 @pytest.fixture
@@ -103,6 +103,6 @@ def test_dtype_is_decided_with_a_reason(monkeypatch, asked, device, has, name, w
 def test_macro_f1_is_scikit_learns(seed):
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(0, 4, 30), random.integers(1, 6, 30)
-    counts = metrics.confusion(truth, predicted, 6)
-    found = metrics.scores(counts, counts.sum(0) + counts.sum(1) > 0)["f1_macro"]
+    counts = classification.confusion(truth, predicted, 6)
+    found = classification.scores(counts, counts.sum(0) + counts.sum(1) > 0)["f1_macro"]
     assert found == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))

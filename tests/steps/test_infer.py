@@ -12,8 +12,9 @@ import torch
 from modelyard.errors import BadData, DeviceOom, NoInput, Yielded
 from modelyard.steps import Infer
 from modelyard.yard import Yard
-from modelyard_jobs import data, engine, infer
-from modelyard_jobs.tasks import text_classifier
+from modelyard_jobs import data, engine, infer, models
+from modelyard_jobs.tasks import text_classification
+from modelyard_jobs.tasks.text_classification import TextClassification
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, tiny_model, tiny_tokenizer
 
@@ -51,6 +52,11 @@ def prepared(yard, model, tmp_path):
     return make
 
 
+def loaded(source):
+    found = models.load(TextClassification(Infer(model="m", data="d")), source, None, torch.float32)
+    return found.model, found.tokenizer
+
+
 def records(context):
     return [json.loads(line) for path in sorted((context.out / "data").iterdir()) for line in path.open()]
 
@@ -63,7 +69,7 @@ def test_labels_are_those_of_rows_one_by_one_wherever_the_margin_is_real(prepare
     rows = texts(300)
     context = prepared({"a.jsonl": jsonl(rows)}, token_budget=512)
     assert infer.run(context).kind == "dataset"
-    classifier, tokenizer = text_classifier.load(model, None, torch.float32)
+    classifier, tokenizer = loaded(model)
     found = records(context)
     with torch.inference_mode():
         alone = np.array([classifier(**tokenizer(row, return_tensors="pt")).logits.softmax(-1)[0].tolist() for row in rows])
@@ -102,7 +108,7 @@ def test_other_families_in_batches_as_one_by_one(prepared, yard, tmp_path, kind)
     source, rows = artifact(yard, "model", folder), texts(60)
     context = prepared({"a.jsonl": jsonl(rows)}, source=source, token_budget=512)
     infer.run(context)
-    classifier, tokenizer = text_classifier.load(source, None, torch.float32)
+    classifier, tokenizer = loaded(source)
     with torch.inference_mode():
         alone = [classifier(input_ids=torch.tensor([tokenizer(row)["input_ids"]])).logits.softmax(-1).max().item() for row in rows]
     assert [record["score"] for record in records(context)] == pytest.approx(alone, abs=5e-6)
@@ -110,18 +116,19 @@ def test_other_families_in_batches_as_one_by_one(prepared, yard, tmp_path, kind)
 
 def test_each_bad_row_has_its_error_and_the_others_their_label(prepared):
     rows = ["good film", None, "", "bad", " \t", "x" * 5000, "\u0000\ud83d\ude00 नमस्ते"]
-    context = prepared({"a.jsonl": jsonl(rows)})
+    context = prepared({"a.jsonl": jsonl(rows)}, max_error_rate=0.5)
     infer.run(context)
     found = records(context)
     assert [bool(record["error"]) for record in found] == [False, True, True, False, True, False, False]
     assert found[1]["error"] == {"category": "data", "what": "the text is missing"}
     assert (found[1]["label"], found[1]["score"]) == (None, None)
     assert all(0 < record["score"] <= 1 for record in found if not record["error"])
-    assert context.details["rows"] == {"split": "train", "rows": 7, "failed": 3, "truncated": 0}
+    faults = {"the text is missing": 1, "the text is empty": 2}
+    assert context.details["rows"] == {"split": "train", "rows": 7, "failed": 3, "truncated": 0, "faults": faults}
 
 
 def test_texts_that_are_no_strings(prepared):
-    context = prepared({"a.jsonl": "".join(json.dumps({"text": value}) + "\n" for value in (1, 2))}, text="text")
+    context = prepared({"a.jsonl": "".join(json.dumps({"text": value}) + "\n" for value in (1, 2))}, text="text", max_error_rate=1.0)
     infer.run(context)
     assert {record["error"]["what"] for record in records(context)} == {"the text is of type int, not a string"}
 
@@ -133,7 +140,7 @@ def test_long_rows_are_cut_and_say_so(prepared):
 
 
 def test_predictions_are_a_data_set_again(prepared, yard, monkeypatch, tmp_path):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     context = prepared({"test.jsonl": jsonl([*texts(20), None])})
     infer.run(context)
     assert sorted(contents(context)) == ["test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"]
@@ -143,21 +150,21 @@ def test_predictions_are_a_data_set_again(prepared, yard, monkeypatch, tmp_path)
 
 
 def test_a_stop_between_batches_keeps_whole_windows_and_the_next_attempt_does_the_rest(prepared, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     files = {"a.jsonl": jsonl(texts(70))}
     whole = prepared(files, number=0)
     infer.run(whole)
 
     computed = []
-    classify = engine.Engine.classify
+    answer = engine.Engine.answer
 
     def counted(self, batch, tick):
         computed.append(len(batch))
         if len(computed) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return classify(self, batch, tick)
+        return answer(self, batch, tick)
 
-    monkeypatch.setattr(engine.Engine, "classify", counted)
+    monkeypatch.setattr(engine.Engine, "answer", counted)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     first = prepared(files, number=1, key=77, token_budget=64)
     first.stop.install()
@@ -178,7 +185,7 @@ def test_a_stop_between_batches_keeps_whole_windows_and_the_next_attempt_does_th
 
 
 def test_a_torn_part_is_computed_again(prepared, monkeypatch, yard):
-    monkeypatch.setattr(engine, "WINDOW", 16)
+    monkeypatch.setattr(TextClassification, "window", 16)
     files = {"a.jsonl": jsonl(texts(40))}
     first = prepared(files, number=0, key=5)
     infer.run(first)
@@ -192,10 +199,10 @@ def test_a_torn_part_is_computed_again(prepared, monkeypatch, yard):
 
 
 def test_memory_does_not_grow_with_the_input(prepared, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW", 32)
+    monkeypatch.setattr(TextClassification, "window", 32)
     sizes = []
-    classify = engine.Engine.classify
-    monkeypatch.setattr(engine.Engine, "classify", lambda self, batch, tick: (sizes.append(len(batch)), classify(self, batch, tick))[1])
+    answer = engine.Engine.answer
+    monkeypatch.setattr(engine.Engine, "answer", lambda self, batch, tick: (sizes.append(len(batch)), answer(self, batch, tick))[1])
     infer.run(prepared({"a.jsonl": jsonl(texts(300))}))
     assert max(sizes) == 32
 
@@ -229,19 +236,20 @@ def test_a_device_too_small_halves_the_batch_and_gives_the_same_labels(prepared,
     files = {"a.jsonl": jsonl(texts(60))}
     roomy, tight = prepared(files), prepared(files, number=1)
     infer.run(roomy)
-    collate = text_classifier.collate
+    pad_ids = text_classification.text.pad_ids
 
-    def small(tokenizer, encodings):
-        if len(encodings) > 10:
-            raise torch.OutOfMemoryError("too much")
-        return collate(tokenizer, encodings)
+    def small(rows, pad):
+        if len(rows) > 10:
+            raise engine.OutOfMemory("too much")
+        return pad_ids(rows, pad)
 
-    monkeypatch.setattr(text_classifier, "collate", small)
+    monkeypatch.setattr(text_classification.text, "pad_ids", small)
     infer.run(tight)
     assert [record["label"] for record in records(tight)] == [record["label"] for record in records(roomy)]
-    assert tight.details["speed"]["token_budget"] < roomy.details["speed"]["token_budget"]
+    assert tight.details["speed"]["refused"] > 0
+    assert tight.decisions["token_budget"] < roomy.decisions["token_budget"]
 
-    monkeypatch.setattr(text_classifier, "collate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("nothing fits")))
+    monkeypatch.setattr(text_classification.text, "pad_ids", lambda *_: (_ for _ in ()).throw(engine.OutOfMemory("nothing fits")))
     with pytest.raises(DeviceOom):
         infer.run(prepared(files, number=2))
 

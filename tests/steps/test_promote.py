@@ -235,7 +235,7 @@ def test_the_first_champion_is_promoted_without_a_comparison(world):
 @pytest.mark.parametrize("against", [{}, {"digests": {}}, {"digests": None}, ["x"]])
 def test_a_comparison_with_nothing_that_is_named_is_corrupt(world, against):
     world.promote(world.base)
-    text = json.dumps({"schema": 1, "metrics": {}, "against": against or {"digests": []}})
+    text = json.dumps({"schema": 1, "main": "accuracy", "metrics": {"accuracy": {}}, "against": against or {"digests": []}})
     metrics = artifact(world.yard, "metrics", {"metrics.json": text})
     world.act("evaluate", metrics, {"model": world.tuned, "data": world.data})
     with pytest.raises(Corrupt, match="does not say what was compared"):

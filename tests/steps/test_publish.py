@@ -284,12 +284,26 @@ def test_of_two_models_with_one_export_the_runs_own_is_published(tmp_path, hub):
         assert tree(hub)["config.json"] == (model.path / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize("task", ["ForTokenClassification", "ForSequenceClassification", None])
-def test_a_card_says_what_the_model_is_and_no_more(tmp_path, hub, task):
-    config = {"id2label": {"0": "B-PER", "1": "O"}, **({"architectures": [f"Bert{task}"]} if task else {})}
+@pytest.mark.parametrize(
+    ("architecture", "task", "theirs"),
+    [
+        ("BertForTokenClassification", "token-classification", "token-classification"),
+        ("BertForSequenceClassification", "text-classification", "text-classification"),
+        ("RTDetrForObjectDetection", "object-detection", "image-object-detection"),
+        ("GPT2LMHeadModel", "text-generation", "text-generation"),
+        ("BertModel", None, None),
+        (None, None, None),
+    ],
+)
+def test_a_card_says_what_the_model_is_and_no_more(tmp_path, hub, architecture, task, theirs):
+    config = {"id2label": {"0": "B-PER", "1": "O"}, **({"architectures": [architecture]} if architecture else {})}
     world = World.make(tmp_path, base={**WEIGHTS, "config.json": json.dumps(config)})
     world.publish(world.base)
-    assert (b"text-classification" in tree(hub)["README.md"]) == (task == "ForSequenceClassification")
+    there = tree(hub)
+    assert (f"pipeline_tag: {task}\n".encode() in there["README.md"]) == (task is not None)
+    assert (b"pipeline_tag" in there["README.md"]) == (task is not None)
+    assert (b"`B-PER`" in there["README.md"]) == (task not in (None, "text-generation"))
+    assert json.loads(there["configuration.json"]).get("task") == theirs
 
 
 def test_publish_needs_nothing_heavy():

@@ -1,4 +1,4 @@
-"""What an export writes about itself is what the report reads; evaluate's and the other steps' are tests/unit/report/test_shapes.py's."""
+"""What evaluate and export write is what the report reads and shows; the other steps' are tests/unit/report/test_shapes.py's."""
 
 from __future__ import annotations
 
@@ -7,28 +7,74 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from modelyard import report
 from modelyard.report import shapes
+from modelyard.steps import Evaluate, Export
+from modelyard.yard import Yard
+from modelyard_jobs import evaluate, tasks
 from modelyard_jobs.export import int8, parity
+from tests.steps.exporting import cases
+from tests.steps.fake import FakeContext, artifact
+from tests.unit.report import example
+
+
+def compare(reference, found):
+    comparison = parity.Comparison("label")
+    comparison.add({"logits": reference}, {"logits": found}, None)
+    return comparison.result(len(reference))
 
 
 def test_parity() -> None:
     logits = np.array([[1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     missing: list[str] = []
-    found = shapes.read(shapes.Parity, asdict(parity.compare(logits, logits + np.float32(1e-5))), "parity", missing)
+    found = shapes.read(shapes.Parity, asdict(compare(logits, logits + np.float32(1e-5))), "parity", missing)
     assert missing == []
     assert found
-    assert (found.rows, found.agreement, found.tolerance) == (2, 1.0, 2e-4)
+    assert (found.rows, found.answers, found.unit, found.agreement, found.tolerance) == (2, 2, "label", 1.0, 2e-4)
     assert found.max_abs == pytest.approx(1e-5, rel=0.1)
 
 
 def test_int8() -> None:
     true = np.array([0, 1] * 50)
+    right, wrong = np.eye(2)[true], np.eye(2)[1 - true]
+    task = tasks.of("text-classification", Export(model="m", parity="d"))
+    answers = {"torch": right, "onnx": right, "int8": wrong}
+    verdict = int8.judge(task, true, answers, ["a", "b"], parity=compare(right, wrong), sizes=(100, 30))
     missing: list[str] = []
-    found = shapes.read(shapes.Quantised, int8.judge(true, true, true, 1 - true), "int8", missing)
+    found = shapes.read(shapes.Quantised, verdict, "int8", missing)
     assert missing == []
     assert found
-    assert (found.kept, found.agreement, set(found.accuracy)) == (False, 0.0, {"torch", "onnx", "int8"})
+    assert (found.kept, found.agreement, found.metric, set(found.scores)) == (False, 0.0, "accuracy", {"torch", "onnx", "int8"})
     assert found.difference
     assert found.difference.value == -1.0
-    assert found.accuracy["int8"].n == 100
+    assert found.scores["int8"].n == 100
     assert found.why
+
+
+SHOWN = {
+    "text-classification BERT": ("Confusion matrix", "Reliability, 95 % intervals", "taken for"),
+    "token-classification BERT": ("By type", '<mark class="span is-', "Share of right rows by length, 95 %"),
+    "zero-shot-classification BERT": ("Confusion matrix", "taken for"),
+    "fill-mask BERT": ("Pseudo perplexity, 95 % intervals", "taken for"),
+    "text-generation GPT-2": ("Perplexity, 95 % intervals", "that the model found least likely", "per token"),
+    "image-classification ResNet": ("Confusion matrix", "data:image/png;base64,", "images (100 %) also stand in train", "taken for"),
+    "object-detection YOLOS": ("Precision over recall", "data:image/png;base64,", "true boxes", "boxes: "),
+}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases() if case.name in SHOWN])
+def test_an_evaluation_of_every_task_is_on_the_page(case, tmp_path) -> None:
+    yard = Yard.open(tmp_path / "yard")
+    case.model(tmp_path / "model")
+    rows = {f"{split}{name.removeprefix('test')}": content for split in ("test", "train") for name, content in case.rows().items()}
+    rows = rows if case.task != "object-detection" else case.rows()
+    inputs = {"model": artifact(yard, "model", tmp_path / "model", "safetensors"), "data": artifact(yard, "dataset", rows)}
+    context = FakeContext(Evaluate(model="m", data="d", task=case.task, max_length=64, **case.settings), inputs, yard, tmp_path / "work")
+    evaluate.run(context)
+    made = artifact(yard, "metrics", context.out)
+    build = example.Builder(yard)
+    build.step("score", "evaluate", {"model": "m", "data": "d"}, made=made, details=context.details)
+    page = report.render(yard, build.end())
+    assert "Missing here" not in page, page[page.index("Missing here") :][:300]
+    for wanted in SHOWN[case.name]:
+        assert wanted in page, wanted

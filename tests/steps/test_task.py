@@ -9,9 +9,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from modelyard.errors import BadData, NoInput, Refused
+from modelyard.steps import Evaluate
 from modelyard.yard import Yard
-from modelyard_jobs.tasks import text_classification as task
-from modelyard_jobs.tasks import text_classifier as classifier
+from modelyard_jobs import models, tasks
+from modelyard_jobs.models import length_limit
+from modelyard_jobs.tasks import columns, text
+from modelyard_jobs.tasks.text_classification import TextClassification
 from tests.steps.fake import artifact
 from tests.steps.tiny import tiny_model, tiny_tokenizer
 
@@ -19,6 +22,15 @@ from tests.steps.tiny import tiny_model, tiny_tokenizer
 def rows(labels, feature=None, **columns):
     features = Features({"text": Value("string"), "label": feature}) if feature else None
     return Dataset.from_dict({"text": [f"row {number}" for number in range(len(labels))], "label": labels, **columns}, features=features)
+
+
+def task(**settings):
+    return TextClassification(Evaluate(model="m", data="d", **settings))
+
+
+def loaded(source, labels):
+    found = models.load(task(), source, labels, torch.float32)
+    return found.model, found.tokenizer
 
 
 @pytest.fixture
@@ -38,8 +50,8 @@ def yard(tmp_path):
     ],
 )
 def test_columns(names, text, label, expected):
-    found = task.columns(Dataset.from_list([names]), text, label)
-    assert (found.text, found.label) == expected
+    found = task(text=text, label=label).columns(Dataset.from_list([names]), truth=True)
+    assert tuple(found.items()) == (("text", expected[0]), ("label", expected[1]))
 
 
 @pytest.mark.parametrize(
@@ -48,15 +60,15 @@ def test_columns(names, text, label, expected):
 )
 def test_missing_columns(text, label, message):
     with pytest.raises(NoInput) as caught:
-        task.columns(Dataset.from_list([{"text": "a", "label": 1, "other": "b"}]), text, label)
+        task(text=text, label=label).columns(Dataset.from_list([{"text": "a", "label": 1, "other": "b"}]), truth=True)
     assert message in f"{caught.value} {caught.value.remedy}"
 
 
 def test_columns_that_are_not_clear():
     with pytest.raises(NoInput, match="no column is clearly the text"):
-        task.columns(Dataset.from_list([{"a": "x", "b": "y"}]), None, None)
+        task().columns(Dataset.from_list([{"a": "x", "b": "y"}]), truth=True)
     with pytest.raises(NoInput, match="no column is clearly the label"):
-        task.columns(Dataset.from_list([{"text": "x", "score": 1}]), None, None)
+        task().columns(Dataset.from_list([{"text": "x", "score": 1}]), truth=True)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +84,12 @@ def test_columns_that_are_not_clear():
 )
 def test_labels(labels, feature, names, ids):
     dataset = rows(labels, feature)
-    assert task.label_names(dataset, "label") == names
-    assert task.label_ids(dataset, "label", names).tolist() == ids
+    assert columns.label_names(dataset, "label") == names
+    assert columns.label_ids(dataset, "label", names).tolist() == ids
 
 
 def test_labels_do_not_depend_on_the_order_of_rows():
-    assert task.label_names(rows(["b", "c", "a"]), "label") == task.label_names(rows(["a", "b", "c", "a"]), "label")
+    assert columns.label_names(rows(["b", "c", "a"]), "label") == columns.label_names(rows(["a", "b", "c", "a"]), "label")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +105,7 @@ def test_labels_do_not_depend_on_the_order_of_rows():
 )
 def test_bad_labels(labels, feature, message):
     with pytest.raises(BadData) as caught:
-        task.label_names(rows(labels, feature), "label")
+        columns.label_names(rows(labels, feature), "label")
     assert message in str(caught.value)
 
 
@@ -109,7 +121,7 @@ def test_bad_labels(labels, feature, message):
     ],
 )
 def test_labels_of_a_model(labels, feature, model, ids):
-    assert task.label_ids(rows(labels, feature), "label", model).tolist() == ids
+    assert columns.label_ids(rows(labels, feature), "label", model).tolist() == ids
 
 
 @pytest.mark.parametrize(
@@ -125,14 +137,14 @@ def test_labels_of_a_model(labels, feature, model, ids):
 )
 def test_labels_that_are_not_the_models_are_both_listed(labels, feature, model):
     with pytest.raises(BadData) as caught:
-        task.label_ids(rows(labels, feature), "label", model)
+        columns.label_ids(rows(labels, feature), "label", model)
     assert ", ".join(model) in str(caught.value)
 
 
 def test_load_and_reload(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"]))
-    model, tokenizer = classifier.load(source, None, torch.float32)
-    assert classifier.model_labels(model) == ["neg", "pos"]
+    model, tokenizer = loaded(source, None)
+    assert list(model.config.id2label.values()) == ["neg", "pos"]
     assert not model.training
     assert model.config._attn_implementation == "sdpa"
     assert tokenizer("a film")["input_ids"][0] == tokenizer.cls_token_id
@@ -141,20 +153,20 @@ def test_load_and_reload(yard, tmp_path):
 def test_a_headless_model_gets_a_head_or_is_refused(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m"))
     with pytest.raises(BadData, match=r"no trained head.*classifier") as caught:
-        classifier.load(source, None, torch.float32)
+        loaded(source, None)
     assert "finetune" in caught.value.remedy
-    model, _ = classifier.load(source, ["a", "b", "c"], torch.float32)
-    assert classifier.model_labels(model) == ["a", "b", "c"]
+    model, _ = loaded(source, ["a", "b", "c"])
+    assert list(model.config.id2label.values()) == ["a", "b", "c"]
     assert model.classifier.weight.shape == (3, 32)
 
 
 def test_another_number_of_labels_is_a_new_head_and_the_same_body(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"]))
-    old, _ = classifier.load(source, None, torch.float32)
-    new, _ = classifier.load(source, ["a", "b", "c"], torch.float32)
+    old, _ = loaded(source, None)
+    new, _ = loaded(source, ["a", "b", "c"])
     assert new.classifier.weight.shape == (3, 32)
     assert torch.equal(old.bert.encoder.layer[1].output.dense.weight, new.bert.encoder.layer[1].output.dense.weight)
-    same, _ = classifier.load(source, ["neg", "pos"], torch.float32)
+    same, _ = loaded(source, ["neg", "pos"])
     assert torch.equal(old.classifier.weight, same.classifier.weight)
 
 
@@ -163,7 +175,7 @@ def test_half_precision_weights_load_as_asked(yard, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     AutoModelForSequenceClassification.from_pretrained(folder).half().save_pretrained(folder)
-    model, _ = classifier.load(artifact(yard, "model", folder), None, torch.float32)
+    model, _ = loaded(artifact(yard, "model", folder), None)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -191,7 +203,7 @@ def test_models_that_cannot_be_used(yard, tmp_path, change, failure, message):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     change(folder)
     with pytest.raises(failure, match=message) as caught:
-        classifier.load(artifact(yard, "model", folder), None, torch.float32)
+        loaded(artifact(yard, "model", folder), None)
     assert str(yard.root) not in str(caught.value)
 
 
@@ -199,18 +211,18 @@ def test_weights_of_another_model_are_no_start(yard, tmp_path):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     edit(folder, hidden_size=64)
     with pytest.raises(BadData, match="not those of the model"):
-        classifier.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
+        loaded(artifact(yard, "model", folder), ["a", "b"])
     from safetensors.torch import save_file
 
     save_file({"something.else": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadData, match="not those of the model"):
-        classifier.load(artifact(yard, "model", folder), ["a", "b"], torch.float32)
+        loaded(artifact(yard, "model", folder), ["a", "b"])
 
 
 def test_safetensors_are_taken_before_a_pickle(yard, tmp_path):
     folder = tiny_model(tmp_path / "m", ["neg", "pos"])
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    classifier.load(artifact(yard, "model", folder), None, torch.float32)
+    loaded(artifact(yard, "model", folder), None)
 
 
 def edit(folder, **values):
@@ -219,27 +231,40 @@ def edit(folder, **values):
 
 
 def test_encode_counts_what_is_cut(yard, tmp_path):
-    _, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    encoded, truncated = classifier.encode(tokenizer, ["good film", "good " * 6, "good " * 7, ""], 8)
+    encoder = models.load(task(), artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32).encoder
+    encoded, truncated = encoder.texts(["good film", "good " * 6, "good " * 7, ""], 8)
     assert [len(ids) for ids in encoded] == [4, 8, 8, 2]
     assert truncated == [False, False, True, False]
-    assert classifier.encode(tokenizer, [], 8) == ([], [])
+    assert encoder.texts([], 8) == ([], [])
 
 
-def test_collate(yard, tmp_path):
-    _, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    padded = classifier.collate(tokenizer, [[2, 7, 3], [2, 3]])
-    assert padded["input_ids"].tolist() == [[2, 7, 3], [2, 3, tokenizer.pad_token_id]]
+def test_words_and_pairs(yard, tmp_path):
+    encoder = models.load(task(), artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32).encoder
+    ids, words, truncated = encoder.words([["good", "filming"], ["good"] * 9], 8)
+    assert words == [[None, 0, 1, 1, 1, 1, None], [None, 0, 1, 2, 3, 4, 5, None]]
+    assert [len(row) for row in ids] == [7, 8]
+    assert truncated == [False, True]
+    assert encoder.words([], 8) == ([], [], [])
+    ids, types, truncated = encoder.pairs(["good", "good " * 9], ["bad film"] * 2, 8)
+    assert [len(row) for row in ids] == [6, 8]
+    assert types == []  # its tokenizer does not say that the model takes them
+    assert truncated == [False, True]
+    assert encoder.pairs([], [], 8) == ([], [], [])
+
+
+def test_padded_ids():
+    padded = text.pad_ids([[2, 7, 3], [2, 3]], 9)
+    assert padded["input_ids"].tolist() == [[2, 7, 3], [2, 3, 9]]
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert list(classifier.collate(tokenizer, [[2, 7, 3], [2, 8, 3]])) == ["input_ids"]
 
 
 def test_length_limit_of_positions(yard, tmp_path):
-    model, tokenizer = classifier.load(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None, torch.float32)
-    assert classifier.length_limit(model, tokenizer, 64) == 64
-    assert classifier.length_limit(model, tokenizer, 512) == 128
+    model, tokenizer = loaded(artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"])), None)
+    assert length_limit(model, tokenizer) == 128
+    tokenizer.model_max_length = 64
+    assert length_limit(model, tokenizer) == 64
     tokenizer.model_max_length = 10**30
-    assert classifier.length_limit(model, tokenizer, 512) == 128
+    assert length_limit(model, tokenizer) == 128
 
 
 def test_length_limit_of_roberta():
@@ -250,20 +275,20 @@ def test_length_limit_of_roberta():
     )
     model = RobertaForSequenceClassification(config).eval()
     tokenizer = type("T", (), {"model_max_length": 10**30})
-    assert classifier.length_limit(model, tokenizer, 512) == 64
+    assert length_limit(model, tokenizer) == 64
     model(torch.full((1, 64), 5))  # that many do fit
     with pytest.raises((IndexError, RuntimeError)):
         model(torch.full((1, 65), 5))
 
 
 def test_usable_rows():
-    kept, faults = task.usable_rows(Dataset.from_dict({"text": ["a", None, "", " \n", "b"]}), "text")
+    kept, faults = tasks.usable(task(), Dataset.from_dict({"text": ["a", None, "", " \n", "b"]}), {"text": "text"})
     assert kept.tolist() == [0, 4]
     assert faults == {"the text is missing": 1, "the text is empty": 2}
     with pytest.raises(BadData, match="int, not a string: 2 rows"):
-        task.usable_rows(Dataset.from_dict({"text": [1, 2]}), "text")
+        tasks.usable(task(), Dataset.from_dict({"text": [1, 2]}), {"text": "text"})
 
 
 def test_label_ids_has_one_id_per_row_of_a_selection():
     dataset = rows(["a", "b", "c"] * 1000).select(range(2999, -1, -1))
-    assert np.array_equal(task.label_ids(dataset, "label", ["a", "b", "c"]), np.tile([2, 1, 0], 1000))
+    assert np.array_equal(columns.label_ids(dataset, "label", ["a", "b", "c"]), np.tile([2, 1, 0], 1000))

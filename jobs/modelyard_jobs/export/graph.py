@@ -1,4 +1,4 @@
-"""A classifier in torch as a graph in ONNX: two inputs with axes of any size, float32, the same bytes for the same weights.
+"""A model in torch as a graph in ONNX: named inputs with axes of any size, float32, the same bytes for the same weights.
 
 The exporter writes down where each node came from, stack traces with paths of this machine included. Nothing of that is part of the computation,
 and all of it is taken out. Names of values and weights stay: they are the model's own.
@@ -8,49 +8,55 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from modelyard.errors import BadData
 from modelyard_jobs import data
+from modelyard_jobs.tasks.task import Signature
 
 OPSET = 20
 """Of the graphs that we write; ONNX Runtime reads it since 1.17."""
 LARGEST = int(1.9 * 2**30)
 """Bytes of weights inside model.onnx, beyond which they go into a file of their own: protobuf ends at 2 GiB."""
-AXES = ("batch", "sequence")
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "logits"
 
-_ROWS, _TOKENS = 2, 16  # at least 2 of each, or the exporter takes the axis for a fixed one
+Axes = tuple[str | int, ...]
 
 
-class _Logits(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
+class _Named(torch.nn.Module):
+    """A model with inputs and outputs in order instead of by name."""
+
+    def __init__(self, model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.inputs, self.outputs = model, tuple(inputs), tuple(outputs)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.model(**dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(getattr(found, name) for name in self.outputs)
 
 
-def write(model: Any, limit: int, path: Path) -> onnx.ModelProto:
-    """Trace a classifier in eval mode into `path`; the graph, without weights that lie outside of it.
+def write(model: Any, signature: Signature, arrays: Mapping[str, NDArray[Any]], path: Path) -> onnx.ModelProto:
+    """Trace a model in eval mode into `path`; the graph, without weights that lie outside of it.
 
-    limit: tokens that it has positions for. Raises BadData: the model cannot be traced, or only for one size of batch or text.
+    arrays: what it takes, by name, each axis of any size at least 2 long, or the exporter takes it for a fixed one.
+    Raises BadData: the model cannot be traced, or only for one size of what its signature names.
     """
-    program = _trace(model, min(_TOKENS, limit))
+    program = _trace(model, signature, arrays)
     program.save(path, external_data=is_large(model))
     graph = onnx.load(path, load_external_data=False)
     found = {value.name: axes(value) for value in [*graph.graph.input, *graph.graph.output]}
-    wanted: dict[str, tuple[str | int, ...]] = {**dict.fromkeys(INPUTS, AXES), OUTPUT: (AXES[0], model.config.num_labels)}
-    if found != wanted:
+    free = {axis for each in signature.inputs.values() for axis in each if isinstance(axis, str)}
+    wanted = {**signature.inputs, **signature.outputs}
+    if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name], free) for name in wanted):
         why = f"the graph has {found} where {wanted} was asked for"
-        raise BadData("the model cannot be exported for batches and texts of any size", why=why, remedy="use it with the engine torch")
+        what = f"the model cannot be exported for any size of {' and '.join(sorted(free))}"
+        raise BadData(what, why=why, remedy="use it with the engine torch")
     save(graph, path)
     return graph
 
@@ -63,7 +69,7 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def axes(value: Any) -> tuple[str | int, ...]:
+def axes(value: Any) -> Axes:
     """The axes of an input or output: a name for one of any size."""
     return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
@@ -73,26 +79,32 @@ def is_large(model: Any) -> bool:
     return bool(sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())) > LARGEST)
 
 
-def _trace(model: Any, tokens: int) -> Any:
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.arange(_ROWS * tokens).reshape(_ROWS, tokens) % vocabulary
-    mask = torch.ones_like(ids)
-    mask[-1, -1] = 0
+def _fits(found: Axes, wanted: Axes, free: set[str]) -> bool:
+    """Whether axes are those that were asked for; a name that no input has stands for a number that only the model knows, such as its words."""
+    return len(found) == len(wanted) and all(
+        one == other or (isinstance(other, str) and other not in free and isinstance(one, int)) for one, other in zip(found, wanted, strict=True)
+    )
+
+
+def _trace(model: Any, signature: Signature, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    inputs, outputs = list(signature.inputs), list(signature.outputs)
+    tensors = tuple(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs)
+    moving = tuple({place: axis for place, axis in enumerate(signature.inputs[name]) if isinstance(axis, str)} for name in inputs)
     cache = getattr(model.config, "use_cache", None)
     if cache:
-        model.config.use_cache = False  # what a decoder keeps for its next token is no output of a classifier
+        model.config.use_cache = False  # what a decoder keeps for its next token is no output of the graph
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators that are not asked for
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.onnx.export(
-                _Logits(model).eval(),
-                (ids, mask),
+                _Named(model, inputs, outputs).eval(),
+                tensors,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                dynamic_shapes={name: dict(enumerate(AXES)) for name in INPUTS},
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes={"tensors": moving},
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever a model's own code raises while it is traced

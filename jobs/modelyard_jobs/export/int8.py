@@ -1,30 +1,31 @@
 """8-bit weights for an exported model, and whether they may stay.
 
 Dynamic quantization: weights are stored in 8 bits, activations are rounded while the model runs. It is smaller and, where the processor has the
-instructions, faster, and it is another model: it stays only when its labels agree with float32's and its accuracy is shown not to be worse.
+instructions, faster, and it is another model: it stays only when the task's own metric is shown not to be worse on the same rows, when its labels, of
+a task that gives labels, agree with float32's, and when it saves room at all: what is nearly all convolutions keeps its size.
 The activations of a batch are rounded by one scale, so that a row's logits depend a little on the rows beside it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from modelyard_jobs import metrics
 from modelyard_jobs.export import graph
+from modelyard_jobs.export.parity import Parity
+from modelyard_jobs.tasks.task import Answers, Measurable, Truths
 
 AGREEMENT = 0.98
-"""Lowest share of rows with float32's label."""
+"""Lowest share of labels that are float32's."""
 MARGIN = 0.01
-"""Accuracy that may be lost: the lower end of the paired difference's 95 % interval has to stay above that."""
-
-Labels = NDArray[np.int64]
+"""Of the metric that may be lost: the lower end of the paired difference's 95 % interval has to stay above that."""
+SMALLER = 0.9
+"""Of float32's size at most."""
 
 
 def write(source: Path, target: Path, scratch: Path) -> None:
@@ -47,25 +48,39 @@ def write(source: Path, target: Path, scratch: Path) -> None:
         rough.with_name(f"{rough.name}.data").replace(target.with_name(f"{target.name}.data"))
 
 
-def judge(true: Labels, original: Labels, exported: Labels, quantized: Labels) -> dict[str, Any]:
-    """Whether 8 bits may stay, by the labels of the same rows: kept, why, agreement, accuracy of each, and int8's less float32's."""
-    n = len(true)
-    same = int((quantized == exported).sum())
-    agreement, agreed = same / n, f"{same} of {n} labels are float32's"
-    right, better = exported == true, quantized == true
-    gained, lost = int((better & ~right).sum()), int((right & ~better).sum())
-    difference = metrics.paired_difference(gained, lost, n)
-    if agreement < AGREEMENT:
-        why = f"{agreed}; {AGREEMENT:.0%} are asked for"
+def judge(
+    task: Measurable, truths: Truths, answers: Mapping[str, Answers], labels: Sequence[str], *, parity: Parity, sizes: tuple[int, int]
+) -> dict[str, Any]:
+    """Whether 8 bits may stay: kept, why, agreement, the metric, its scores of each engine, and int8's less float32's.
+
+    answers: of the engines torch, onnx and int8 to the same rows. parity: of int8 with onnx. sizes: bytes of the graph in float32 and in 8 bits.
+    """
+    measured = {name: task.measure(truths, each, labels) for name, each in answers.items()}
+    metric = measured["onnx"].main
+    difference = task.differences(truths, answers["int8"], answers["onnx"], labels)[metric]
+    spaced, labelled = metric.replace("_", " "), parity.unit == "label"
+    same = round(parity.agreement * parity.answers)
+    agreed = f"{same} of {parity.answers} labels are float32's" if labelled else f"{sizes[1] / sizes[0]:.0%} of float32's size"
+    if labelled and parity.agreement < AGREEMENT:
+        kept, why = False, f"{agreed}; {AGREEMENT:.0%} are asked for"
+    elif sizes[1] > SMALLER * sizes[0]:
+        kept, why = False, f"it saves nothing: {sizes[1] / sizes[0]:.0%} of float32's size, since its weights are not those of matrix products"
     elif difference.low < -MARGIN:
-        why = f"accuracy may have fallen by {-difference.low:.2%}, by 95 % over {n} rows; {MARGIN:.0%} is allowed (more rows make it narrower)"
+        of = f"{difference.n} rows"
+        lost = f"{spaced} may have fallen by {-difference.low:.2%}" if _is_share(measured) else f"{spaced} may have fallen by {-difference.low:.4f}"
+        kept, why = False, f"{lost}, by 95 % over {of}; {MARGIN:.0%} is allowed (more rows make it narrower)"
     else:
-        why = f"{agreed}, and accuracy fell by no more than {max(0.0, -difference.low):.2%}, by 95 %"
-    accuracy = {"torch": original, "onnx": exported, "int8": quantized}
+        kept, why = True, f"{agreed}, and {spaced} fell by no more than {max(0.0, -difference.low):.2%}, by 95 %"
     return {
-        "kept": agreement >= AGREEMENT and difference.low >= -MARGIN,
+        "kept": kept,
         "why": why,
-        "agreement": agreement,
-        "accuracy": {name: asdict(metrics.wilson(int((labels == true).sum()), n)) for name, labels in accuracy.items()},
+        "agreement": parity.agreement,
+        "metric": metric,
+        "scores": {name: asdict(each.metrics[metric]) for name, each in measured.items()},
         "difference": asdict(difference),
+        "size": sizes[1],
     }
+
+
+def _is_share(measured: Mapping[str, Any]) -> bool:
+    return all(0 <= each.metrics[each.main].value <= 1 for each in measured.values())

@@ -1,7 +1,8 @@
 """finetune: train a model further on labelled rows, and keep its best epoch.
 
 step.py            the step: rows, split, labels, model; what it decided and measured
-loop.py            the training loop, for any task; classification.py is the one task so far
+loop.py            the training loop, for any task; <task>.py is what it trains on, and how it is measured
+adapters.py        LoRA: what trains in place of the weights, and is merged into them
 order.py           which rows, when: a function of seed, epoch and data
 precision.py       the type that it computes in; optimizer.py: AdamW and its rate
 checkpoint.py      a run at the boundary of two steps, and back

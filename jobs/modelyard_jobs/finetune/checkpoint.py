@@ -1,6 +1,6 @@
 """What a training run is, at the boundary between two optimizer steps: enough to go on as if nothing had happened.
 
-    weights.safetensors    parameters and kept buffers by name, float32
+    weights.safetensors    parameters that are trained, and kept buffers, by name, float32
     optimizer.safetensors  <parameter>/<quantity>
     state.json             Progress, the scaler, the generators of torch, of the device, of numpy and of python, and the parameters of the run
 
@@ -144,5 +144,5 @@ def read_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything that is saved of a model; tied parameters once."""
-    return dict(model.named_parameters()) | buffers(model)
+    """What training changes, and therefore all that is saved of a model; tied parameters once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad} | buffers(model)

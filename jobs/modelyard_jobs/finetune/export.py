@@ -15,24 +15,27 @@ from typing import Any
 
 from modelyard.yard import Artifact
 from modelyard_jobs.package import LICENCE_FILE, TOKENIZER_FILES
+from modelyard_jobs.pixels import CONFIG as IMAGES
 
 _PLACE = re.compile(r"_?name_or_path|\w+_file|cache_dir|is_local|local_files_only")
 
 
 def write(model: Any, tokenizer: Any, base: Artifact, out: Path) -> None:
-    """Write model.safetensors, config.json, the tokenizer's files and the licence into `out`. base: the model that training started from."""
+    """Write model.safetensors, config.json, what goes with them and the licence into `out`. base: the model that training started from."""
     model.config._name_or_path = ""
     model.save_pretrained(out)
     accompany(tokenizer, base, out)
 
 
 def accompany(tokenizer: Any, base: Artifact, out: Path) -> None:
-    """Put the tokenizer's files and the licence beside the config.json in `out`, and take names of places out of what is there."""
+    """Put the tokenizer's files, or how images are prepared, and the licence beside the config.json in `out`; no names of places stay in there."""
     _rewrite(out / "config.json", {})
-    wanted = TOKENIZER_FILES | set(type(tokenizer).vocab_files_names.values())
+    wanted = {IMAGES} if tokenizer is None else TOKENIZER_FILES | set(type(tokenizer).vocab_files_names.values())
     for entry in base.files:
         if entry.path in wanted or LICENCE_FILE.fullmatch(entry.path):
             shutil.copyfile(base.path / entry.path, out / entry.path)
+    if (config := out / IMAGES).exists():
+        _rewrite(config, {})
     if (config := out / "tokenizer_config.json").exists():
         _rewrite(config, {} if tokenizer.pad_token is None else {"pad_token": str(tokenizer.pad_token)})  # the loader may have chosen one
 

@@ -37,6 +37,7 @@ POINTS = 500
 """Of the loss curve at most."""
 CPU_FLOPS = 8e10
 """Of one forward and backward pass on a CPU, unless a single row takes more: about a second of one core, after which a request to stop is seen."""
+UNLIMITED = 2**62
 _NAMED = 16
 
 
@@ -56,6 +57,10 @@ class Objective(Protocol):
     """Tokens of each training row."""
     rows: Rows
     """Number of each training row in the data, to name it by."""
+    truncated: Mapping[str, int]
+    """Split (train, validation) -> rows of which something was cut off."""
+    chosen_by: str
+    """What `validate` values, in words, such as `validation accuracy`."""
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
         """Training rows as tensors on the host, and the number of items that their loss sums over."""
@@ -98,7 +103,9 @@ class Loop:
         # Two operations per weight and token forward, twice as many backward; embeddings are looked up.
         embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         weights = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in embedded)
-        self.most_tokens = max(1, int(CPU_FLOPS / (6 * weights))) if self.device == "cpu" else 2**62
+        # Batch norms take their statistics from one pass: that has as many rows as set.
+        divisible = not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+        self.most_tokens = max(1, int(CPU_FLOPS / (6 * weights))) if self.device == "cpu" and divisible else UNLIMITED
         self._buffers = list(checkpoint.buffers(model).values())
         self._unread: list[tuple[int, Rows, torch.Tensor]] = []
         self._saved = (0, 0)  # steps, epochs
@@ -109,6 +116,8 @@ class Loop:
         with self.context.stop.polled():
             try:
                 self._resume()
+                if self.device != "cpu" and not self.progress.step:
+                    self._probe()
                 while not self._epoch():
                     pass
                 self._take_best()
@@ -141,6 +150,21 @@ class Loop:
         self._saved = (progress.step, progress.epoch)
         self._saved_at = self.clock()
         self.context.log.info("resumed", step=number, total=self.total, epoch=progress.epoch + 1)
+
+    def _probe(self) -> None:
+        """See before the first step how many of the longest rows fit in a pass; nothing else changes. A later pass may still be halved."""
+        state, before = self.progress, Moment(self.device, self._buffers)
+        counted = state.waited, state.padded
+        longest = np.argsort(self.objective.lengths, kind="stable")[-self.settings.batch_size :]
+        self.model.train()
+        try:
+            self._gradient_that_fits(longest, before)
+            self.scaler.update()  # or it would take the first step's gradients for scaled down already
+        finally:
+            self.optimizer.zero_grad()
+            before.restore()
+            state.waited, state.padded = counted
+        self.context.log.info("probed", rows_per_pass=state.micro, tokens=int(self.objective.lengths[longest].max()))
 
     def _epoch(self) -> bool:
         """Train what is left of the epoch, and validate; whether it was the last one."""
@@ -310,6 +334,11 @@ class Loop:
             self.context.checkpoints.prune(keep=KEPT)
             self._saved = (state.step, state.epoch)
         self._saved_at = self.clock()
+
+
+def tensors(arrays: Mapping[str, NDArray[Any]]) -> Batch:
+    """What a task collates, for torch; the memory is shared."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def to_device(batch: Batch, device: str) -> Batch:

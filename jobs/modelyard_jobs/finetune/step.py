@@ -9,114 +9,116 @@ from __future__ import annotations
 import platform
 import random
 import resource
-from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from modelyard.errors import BadData
-from modelyard_jobs import data
+from modelyard_jobs import data, dispatch, models, tasks
 from modelyard_jobs.context import Context, Produced
-from modelyard_jobs.finetune import export, precision
+from modelyard_jobs.finetune import adapters, export, precision
 from modelyard_jobs.finetune.checkpoint import Progress
-from modelyard_jobs.finetune.classification import Classification, Examples
-from modelyard_jobs.finetune.loop import Loop
-from modelyard_jobs.finetune.order import WINDOW, Order, Rows
-from modelyard_jobs.tasks import text_classification as task
-from modelyard_jobs.tasks import text_classifier as classifier
+from modelyard_jobs.finetune.examples import Examples
+from modelyard_jobs.finetune.loop import UNLIMITED, Loop, Objective
+from modelyard_jobs.finetune.order import WINDOW, Order
+from modelyard_jobs.tasks.task import Measurable
 
 VALIDATION = 0.1
 """Share of train that is cut for validation where no split is shipped."""
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Rows of one split, by number in it."""
-
-    dataset: Any
-    rows: Rows
-    labels: NDArray[np.int64]
-
-
 def run(context: Context) -> Produced:
     """Train, and leave the best epoch's model in `context.out`."""
     settings = context.settings
-    train, validation, names, columns = _rows(context)
+    task = tasks.of(settings.task, settings)
+    train, validation, names = _rows(context, task)
     # Right before the model is made: its new head, then dropout, draw the same numbers in every attempt.
     random.seed(settings.seed)
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)
-    model, tokenizer = classifier.load(context.inputs["model"], names, torch.float32)
-    model.to(context.device)
-    longest = classifier.length_limit(model, tokenizer, settings.max_length)
-    truncated: dict[str, int] = {}
-
-    def encoded(name: str, split: _Split) -> Examples:
-        ids, cut = classifier.encode(tokenizer, list(data.values(split.dataset.select(split.rows), columns.text)), longest)
-        truncated[name] = sum(cut)
-        return Examples(ids, split.labels, split.rows)
-
-    objective = Classification(tokenizer, encoded("train", train), encoded("validation", validation))
-    context.detail("truncated", {**truncated, "max_length": longest})
+    place = dispatch.place(context, context.decide, method=settings.method)
+    loaded = models.load(task, context.inputs["model"], names, torch.float32, place)
+    loaded.to(context.device)
+    lora = adapters.attach(loaded.model, settings.lora_rank) if settings.method == "lora" else None
+    if lora:
+        context.decide("adapters", {"rank": settings.lora_rank, "layers": lora.targets, "trained": lora.trained}, lora.reason)
+    if settings.activation_checkpointing:
+        _compute_again(context, loaded.model)
+    longest = min(settings.max_length, loaded.encoder.limit)
+    objective = _objective(task)(task, loaded, train, validation, longest)
+    context.detail("truncated", {**objective.truncated, "max_length": longest})
     order = Order(objective.lengths, settings.batch_size * settings.accumulate, settings.seed, context.inputs["data"].digest)
     computed = precision.decide(settings.dtype, context.device)
     inputs = {name: artifact.digest for name, artifact in context.inputs.items()}
     same = {**settings.result_settings(), **inputs, "device": context.device, "computed": computed.name}
-    loop = Loop(context, model, objective, order=order, precision=computed, run=same)
+    loop = Loop(context, loaded.model, objective, order=order, precision=computed, run=same)
     _decide(context, loop)
     progress = loop.train()
-    _report(context, progress)
-    export.write(model, tokenizer, context.inputs["model"], context.out)
+    _report(context, progress, objective)
+    if lora:
+        base = context.inputs["model"].digest
+        adapters.merge(loaded.model, lora, base, context.out)
+        context.detail("adapter", {"base": base, "folder": adapters.FOLDER})
+    export.write(loaded.model, loaded.tokenizer, context.inputs["model"], context.out)
     return Produced(kind="model", format="safetensors")
 
 
-def _rows(context: Context) -> tuple[_Split, _Split, list[str], task.Columns]:
-    """(train, validation, label names, columns). Rows without a text are left out and counted."""
+def _compute_again(context: Context, model: Any) -> None:
+    """Keep only what goes in and out of each block in the forward pass. Raises BadData: the model's class has no blocks that can."""
+    if not model.supports_gradient_checkpointing:
+        why, remedy = f"{type(model).__name__} of transformers does not offer it", "activation_checkpointing: false, with a smaller batch_size"
+        raise BadData("the model cannot compute its activations again", where=context.inputs["model"].digest, why=why, remedy=remedy)
+    # The older kind, reentrant, gives weights no gradient below adapters, where nothing that goes into a block needs one.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # its name in older versions
+    enable({"use_reentrant": False})
+    context.decide("activation_checkpointing", value=True, reason="as set: the backward pass computes the activations of each block again")
+
+
+def _objective(task: Measurable) -> Any:
+    """The class of finetune/<task>.py: an Objective made with (task, loaded, train, validation, max_length)."""
+    return getattr(import_module(f"modelyard_jobs.finetune.{task.name.replace('-', '_')}"), type(task).__name__)
+
+
+def _rows(context: Context, task: Measurable) -> tuple[Examples, Examples, list[str]]:
+    """(train, validation, label names). Rows that cannot be used are left out and counted."""
     settings = context.settings
     splits = data.read(context.inputs["data"], context.scratch / "rows")
     _, dataset = data.pick(splits, "train")
-    columns = task.columns(dataset, settings.text, settings.label)
-    context.decide("columns", {"text": columns.text, "label": columns.label}, "named, or found by name and type")
-    names = task.label_names(dataset, columns.label)
-    context.decide("labels", names, "those of the train split, in the order of their ids")
-    labels = task.label_ids(dataset, columns.label, names)
-    usable, faults = task.usable_rows(dataset, columns.text)
+    columns = task.columns(dataset, truth=True)
+    content = next(iter(columns.values()))
+    context.decide("columns", columns, "named, or found by name and type")
+    names = task.label_names(dataset, columns)
+    if names:
+        context.decide("labels", names, "those of the train split, in the order of their ids")
+    usable, faults = tasks.usable(task, dataset, columns)
     shipped = splits.get("validation")
     if shipped is not None:
         kept, reason = usable, "the validation split that the data have"
-        task.columns(shipped, columns.text, columns.label)
-        other, _ = task.usable_rows(shipped, columns.text)
-        validation = _Split(shipped, other, task.label_ids(shipped, columns.label, names)[other])
+        of, held_out_columns = shipped, task.columns(shipped, truth=True)
+        held_out, _ = tasks.usable(task, shipped, held_out_columns)
     else:
-        # By the text alone: equal texts with different labels must not stand on both sides.
-        rest, cut = data.cut(dataset, columns.text, VALIDATION)
+        # By the content alone: equal texts with different labels must not stand on both sides.
+        of, held_out_columns = dataset, columns
+        rest, cut = data.cut(dataset, content, VALIDATION)
         kept, held_out = np.intersect1d(usable, rest), np.intersect1d(usable, cut)
-        reason = f"cut from train, about {VALIDATION:.0%}, by a hash of the text: no row changes sides when the data grow"
+        reason = f"cut from train, about {VALIDATION:.0%}, by a hash of the {next(iter(columns))}: no row changes sides when the data grow"
         if len(kept) == 0 or len(held_out) == 0:
             kept, held_out, reason = usable, usable[:0], "too few rows to cut any; the last epoch is kept"
-        validation = _Split(dataset, held_out, labels[held_out])
-    if settings.train_rows is not None and len(validation.rows) > settings.train_rows:
-        chosen = data.sample(settings.train_rows, len(validation.rows), settings.seed)
-        validation = _Split(validation.dataset, validation.rows[chosen], validation.labels[chosen])
+    if settings.train_rows is not None and len(held_out) > settings.train_rows:
+        held_out = held_out[data.sample(settings.train_rows, len(held_out), settings.seed)]
         reason += "; of it a seeded sample, no larger than train_rows"
     rows = kept[data.sample(settings.train_rows, len(kept), settings.seed)]
-    train = _Split(dataset, rows, labels[rows])
-    context.decide("validation", {"rows": len(validation.rows), "split": "train" if shipped is None else "validation"}, reason)
-    if len(np.unique(train.labels)) < 2:
-        raise BadData(
-            f"all {len(rows)} training rows have the label {names[train.labels[0]]}",
-            where=f"column {columns.label}",
-            why=f"{len(dataset)} rows in train, {len(kept)} after the validation split",
-            remedy="a classifier needs rows of two classes at least; raise train_rows, or mend the data",
-        )
-    shared = data.overlap(dataset.select(rows), validation.dataset.select(validation.rows), columns.text)
-    counts = {"split": len(dataset), "train": len(rows), "validation": len(validation.rows), "faults": faults, "overlap": shared}
+    train = Examples(dataset, columns, rows, task.truths(dataset.select(rows), columns, names))
+    validation = Examples(of, held_out_columns, held_out, task.truths(of.select(held_out), held_out_columns, names) if len(held_out) else [])
+    context.decide("validation", {"rows": len(held_out), "split": "train" if shipped is None else "validation"}, reason)
+    shared = data.overlap(dataset.select(rows), of.select(held_out), content) if len(held_out) else 0
+    counts = {"split": len(dataset), "train": len(rows), "validation": len(held_out), "faults": faults, "overlap": shared}
     context.detail("rows", counts)
     context.log.info("rows", **counts)
-    return train, validation, names, columns
+    return train, validation, names
 
 
 def _decide(context: Context, loop: Loop) -> None:
@@ -127,20 +129,24 @@ def _decide(context: Context, loop: Loop) -> None:
         "batching",
         {"rows_per_step": loop.order.batch, "rows_per_pass": settings.batch_size, "window": WINDOW * loop.order.batch},
         "as set; rows of like length together, in random order"
-        + (f"; passes of at most {loop.most_tokens} tokens, so that a request to stop is seen within seconds" if device == "cpu" else ""),
+        + ("" if loop.most_tokens == UNLIMITED else f"; passes of at most {loop.most_tokens} tokens, so that a request to stop is seen in seconds"),
     )
     context.decide("optimizer", "AdamW", "one fused kernel for all weights; biases and norms are not decayed; linear warm-up and decay")
     context.decide("threads", torch.get_num_threads() if device == "cpu" else context.threads, "what the process may use")
 
 
-def _report(context: Context, progress: Progress) -> None:
+def _report(context: Context, progress: Progress, objective: Objective) -> None:
     if progress.best_epoch:
-        reason = f"highest validation accuracy of {progress.epoch} epochs, {progress.best_value:.4f}; ties by loss"
+        reason = f"best {objective.chosen_by} of {progress.epoch} epochs, {progress.best_value:.4f}; ties by loss"
         context.decide("best_epoch", progress.best_epoch, reason)
     else:
         context.decide("best_epoch", progress.epoch, "the last: there were no validation rows")
     if progress.micro < context.settings.batch_size:
         context.decide("rows_per_pass", progress.micro, "halved when the device's memory ran out; the rows of an optimizer step are as set")
+    broken: dict[str, int] = getattr(objective, "broken", {})  # only what is decoded while it trains can turn out to be broken
+    if any(broken.values()):
+        context.detail("broken", broken)
+        context.log.warning("images could not be decoded and were left out", **broken)
     context.detail("history", {"train": progress.curve, "validation": progress.epochs, "resumed": progress.resumed})
     seconds = progress.seconds or 1.0
     speed = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from modelyard import keys
 from modelyard.errors import NoAccelerator, Usage
 from modelyard.locked import PINNED
-from modelyard.steps import Export, Step
+from modelyard.steps import Evaluate, Export, Finetune, Step
 from modelyard_jobs.preflight.ask import NoAnswer, ask
 from modelyard_jobs.preflight.devices import Accelerators
 from modelyard_jobs.preflight.row import Row
@@ -16,8 +16,8 @@ from modelyard_jobs.preflight.subject import Subject
 
 INSTALL = "pip install 'modelyard[jobs]'"
 
-_ROWS = frozenset({"datasets", "numpy", "pyarrow", "tokenizers"})
-_TORCH = _ROWS | {"torch", "transformers", "safetensors"}
+_ROWS = frozenset({"datasets", "numpy", "pillow", "pyarrow", "tokenizers"})
+_TORCH = _ROWS | {"accelerate", "torch", "transformers", "safetensors"}
 _ONNX = _ROWS | {"onnxruntime"}
 _EXPORT = _TORCH | _ONNX | {"onnx", "onnxscript"}
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -111,7 +111,12 @@ def _packages(subject: Subject, name: str, step: Step) -> frozenset[str]:
         return _EXPORT
     engine, inputs = getattr(step, "engine", "torch"), subject.pipeline.inputs(name)
     engines = [_engine(subject, inputs[field]) for field in ("model", "against") if field in inputs] if engine == "auto" else [engine]
-    return frozenset[str]().union(*(_TORCH if engine == "torch" else _ONNX for engine in engines))
+    also = {"peft"} if isinstance(step, Finetune) and step.method == "lora" else {"faster-coco-eval"} if _measures_boxes(step) else set()
+    return frozenset[str](also).union(*(_TORCH if engine == "torch" else _ONNX for engine in engines))
+
+
+def _measures_boxes(step: Step) -> bool:
+    return isinstance(step, Evaluate | Finetune) and step.task == "object-detection"
 
 
 def _engine(subject: Subject, source: str) -> str:

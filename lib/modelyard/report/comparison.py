@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from modelyard.report import figures, shapes
 from modelyard.report.figures import Bar, Whisker
 from modelyard.report.record import RunRecord, StepRecord
-from modelyard.report.sections import FLOOR, Figure, Verdict, drawn, gates_of
+from modelyard.report.sections import FLOOR, Figure, Verdict, drawn, gates_of, spaced
 from modelyard.report.words import signed
+
+LOWER = frozenset({"perplexity", "loss"})
+"""Metrics of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ def compared(run: RunRecord) -> dict[str, Compared]:
 
 
 def _compared(step: StepRecord, found: shapes.Evaluation, other: shapes.Against, floors: Mapping[str, float]) -> Compared | None:
-    rows = [Row(name.replace("_", " "), each, other.metrics.get(name), each.difference) for name, each in found.metrics.items() if each.difference]
+    rows = [Row(spaced(name), each, other.metrics.get(name), each.difference) for name, each in found.metrics.items() if each.difference]
     if not rows:
         return None
-    marks = {name.replace("_", " "): floor for name, floor in floors.items()}
+    rows.sort(key=lambda row: row.metric != spaced(found.main))  # what models are compared by goes first
+    marks = {spaced(name): floor for name, floor in floors.items()}
     whiskers = [
         Whisker(
             row.metric, row.less.value, row.less.low, row.less.high, f"{signed(row.less.low)} to {signed(row.less.high)}", marks.get(row.metric, 0)
@@ -75,8 +79,9 @@ def _judged(row: Row, *, same: bool) -> Verdict:
     if same:
         return Verdict("info", "It was compared with itself: both are the same artifact.")
     said = f"{row.metric} {signed(row.less.value)} ({signed(row.less.low)} to {signed(row.less.high)}, 95 %)"
-    if row.less.low > 0:
+    more, less = row.less.low > 0, row.less.high < 0
+    if less if row.metric in LOWER else more:
         return Verdict("good", f"Better than the other model: {said}.")
-    if row.less.high < 0:
+    if more or less:
         return Verdict("bad", f"Worse than the other model: {said}.")
     return Verdict("info", f"Neither better nor worse than the other model beyond chance: {said}.")

@@ -17,27 +17,28 @@ from modelyard.report.words import cut, number
 
 NARROW, WIDE = 340, 400
 """Widths of a figure that stands beside two others, and of one that stands beside one."""
-_LETTER = 6.4
+LETTER = 6.4
 """Width of a letter at 12 units, a little more than the usual."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 30, 38
-DRAWN_LABELS = 50
-"""Labels of a confusion matrix at most."""
-WRITTEN_LABELS = 10
-"""Labels up to which counts and shares are written into its cells."""
-_LABEL = 16
-
+_KEY = 18
+"""Height of a line of a legend."""
 Point = tuple[float, float]
 Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, by rising x. style: `faint` for what another series summarises; `dots`: few points that each count."""
+    """Points of one kind, by rising x.
+
+    style: `faint` for what another series summarises; `dots`: few points that each count; `dashed`: beside another line of that colour, or to be
+    compared with. spread: of each point the lower and the upper end of its interval.
+    """
 
     name: str
     points: Sequence[Point]
     colour: int = 1
-    style: Literal["line", "faint", "dots", "area"] = "line"
+    style: Literal["line", "faint", "dots", "area", "dashed"] = "line"
+    spread: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,24 @@ def lines(
     bounds: tuple[float | None, float | None] = (None, None),
     limit: tuple[float, str] | None = None,
     height: int = 220,
+    width: int = NARROW,
 ) -> str:
     """Series over a common x. y_format: default digits as needed. bounds: of y, None: as the points have it. limit: a line across, and its name."""
     points = [point for each in series for point in each.points]
     left, right = _span([point[0] for point in points])
+    keys, top = _legend(series, width)
+    height += top - _TOP
     low, high = _span([*(point[1] for point in points), *((limit[0],) if limit else ())], pad=0.06)
     low, high = low if bounds[0] is None else bounds[0], high if bounds[1] is None else bounds[1]
-    plot = _Plot(left, right, low, high, NARROW, height)
-    parts = [*_legend(series), *_axes(plot, x, x_format, y_format)]
+    plot = _Plot(left, right, low, high, width, height, top)
+    parts = [*keys, *_axes(plot, x, x_format, y_format)]
     if limit:
         at, name = plot.y(limit[0]), escape(cut(limit[1], 40))
-        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{NARROW - _RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text class="note" x="{NARROW - _RIGHT}" y="{_n(float(at) - 5)}" text-anchor="end">{name}</text>')
+        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text class="note" x="{width - _RIGHT}" y="{coordinate(float(at) - 5)}" text-anchor="end">{name}</text>')
     for each in series:
         parts += _drawn(plot, each, y_format or number, x, x_format)
-    return _svg(title, NARROW, height, parts)
+    return svg(title, width, height, parts)
 
 
 def whiskers(title: str, rows: Sequence[Whisker], *, x_format: Format = number, width: int = WIDE) -> str:
@@ -135,19 +139,19 @@ def whiskers(title: str, rows: Sequence[Whisker], *, x_format: Format = number, 
     left, right = 6, width - 6
 
     def place(value: float) -> str:
-        return _n(left + (value - low) / (high - low) * (right - left))
+        return coordinate(left + (value - low) / (high - low) * (right - left))
 
     parts = []
     base = top + each * len(rows)
     marks = ticks(low, high, 4)
     for tick, text in zip(marks, written(marks), strict=True):
         parts.append(f'<line class="grid" x1="{place(tick)}" x2="{place(tick)}" y1="{top}" y2="{base}"/>')
-        x = min(max(float(place(tick)), len(text) * _LETTER / 2), width - len(text) * _LETTER / 2)
-        parts.append(f'<text class="tick" x="{_n(x)}" y="{base + 16}" text-anchor="middle">{text}</text>')
+        x = min(max(float(place(tick)), len(text) * LETTER / 2), width - len(text) * LETTER / 2)
+        parts.append(f'<text class="tick" x="{coordinate(x)}" y="{base + 16}" text-anchor="middle">{text}</text>')
     for index, row in enumerate(rows):
         y = top + each * index + 30
         shown = f"{x_format(row.value)}{' · ' + row.note if row.note else ''}"
-        parts.append(f'<text class="name" x="{left}" y="{y - 13}">{_titled(row.label, 34)}</text>')
+        parts.append(f'<text class="name" x="{left}" y="{y - 13}">{titled(row.label, 34)}</text>')
         parts.append(f'<text class="value" x="{right}" y="{y - 13}" text-anchor="end">{escape(cut(shown, 40))}</text>')
         parts.append(f'<line class="rail" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
         if row.floor is not None:
@@ -155,7 +159,7 @@ def whiskers(title: str, rows: Sequence[Whisker], *, x_format: Format = number, 
         ends_at = "".join(f"M{place(end)} {y - 5}v10" for end in (row.low, row.high))
         parts.append(f'<path class="s1 line" d="M{place(row.low)} {y}H{place(row.high)}{ends_at}"/>')
         parts.append(f'<circle class="f1 halo" cx="{place(row.value)}" cy="{y}" r="5"/>')
-    return _svg(title, width, height, parts)
+    return svg(title, width, height, parts)
 
 
 def bars(title: str, rows: Sequence[Bar]) -> str:
@@ -166,71 +170,11 @@ def bars(title: str, rows: Sequence[Bar]) -> str:
     for index, row in enumerate(rows):
         y = each * index + 18
         length = max((right - left) * max(row.value, 0) / top, 1)
-        parts.append(f'<text class="name" x="{left}" y="{y - 3}">{_titled(row.label, 34)}</text>')
+        parts.append(f'<text class="name" x="{left}" y="{y - 3}">{titled(row.label, 34)}</text>')
         parts.append(f'<text class="value" x="{right}" y="{y - 3}" text-anchor="end">{escape(cut(row.text, 34))}</text>')
         parts.append(f'<rect class="bed" x="{left}" y="{y + 3}" width="{right - left}" height="10" rx="3"/>')
-        parts.append(f'<rect class="f{row.colour}" x="{left}" y="{y + 3}" width="{_n(length)}" height="10" rx="3"/>')
-    return _svg(title, NARROW, each * len(rows) + 4, parts)
-
-
-def matrix(title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Counts of true (rows) against predicted labels (columns), coloured by their share of the row; with few labels, both are written.
-
-    Of more than DRAWN_LABELS labels, those are drawn that take part in most errors.
-    """
-    shown = sorted(_most_confused(counts, DRAWN_LABELS))
-    legible = len(shown) <= WRITTEN_LABELS
-    longest = max(len(cut(labels[place], _LABEL)) for place in shown)
-    gutter = 30 + longest * _LETTER
-    cell = max(46.0, min(96.0, (WIDE - gutter - 4) / len(shown))) if legible else 13.0
-    upright = longest <= int(cell / _LETTER)
-    top = 44.0 if upright else 30 + longest * _LETTER
-    side = cell * len(shown)
-    width, height = max(gutter + side + 4, WIDE), top + side + 46
-    parts = [f'<text class="axis" x="{_n(gutter + side / 2)}" y="14" text-anchor="middle">predicted</text>']
-    middle = top + side / 2
-    parts.append(f'<text class="axis" x="12" y="{_n(middle)}" text-anchor="middle" transform="rotate(-90 12 {_n(middle)})">true</text>')
-    parts.append(f'<rect class="bed" x="{_n(gutter)}" y="{_n(top)}" width="{_n(side)}" height="{_n(side)}"/>')
-    for index, place in enumerate(shown):
-        x, y = gutter + index * cell + cell / 2, top + index * cell + cell / 2
-        name = _titled(labels[place], _LABEL)
-        turned = "" if upright else f' transform="rotate(-90 {_n(x + 4)} {_n(top - 6)})"'
-        at = f'x="{_n(x)}" text-anchor="middle"' if upright else f'x="{_n(x + 4)}"'
-        parts.append(f'<text class="tick" x="{_n(gutter - 6)}" y="{_n(y + 4)}" text-anchor="end">{name}</text>')
-        parts.append(f'<text class="tick" {at} y="{_n(top - 6)}"{turned}>{name}</text>')
-    for row, true in enumerate(shown):
-        total = sum(counts[true]) or 1
-        for column, predicted in enumerate(shown):
-            count = counts[true][predicted]
-            if not count and not legible:
-                continue
-            x, y, share = gutter + column * cell, top + row * cell, count / total
-            hint = f"{cut(labels[true], 40)} taken for {cut(labels[predicted], 40)}: {count} ({share * 100:.1f} %)" if row != column else ""
-            tip = f"<title>{escape(hint)}</title>" if hint else ""
-            area = f'x="{_n(x + 0.5)}" y="{_n(y + 0.5)}" width="{_n(cell - 1)}" height="{_n(cell - 1)}"'
-            parts.append(f'<rect class="heat" {area} style="--share:{share:.3f}">{tip}</rect>')
-            if legible:
-                centre, line = _n(x + cell / 2), y + cell / 2
-                parts.append(f'<text class="count" x="{centre}" y="{_n(line - 1)}" text-anchor="middle">{count}</text>')
-                parts.append(f'<text class="share" x="{centre}" y="{_n(line + 14)}" text-anchor="middle">{share * 100:.1f} %</text>')
-    parts += _scale(gutter, top + side + 14)
-    return _svg(title, width, height, parts, fixed=not legible)
-
-
-def _most_confused(counts: Sequence[Sequence[int]], most: int) -> list[int]:
-    wrong = [sum(row) + sum(other[place] for other in counts) - 2 * row[place] for place, row in enumerate(counts)]
-    return sorted(range(len(counts)), key=lambda place: (-wrong[place], place))[:most]
-
-
-def _scale(left: float, top: float) -> list[str]:
-    """What the colours of a matrix mean."""
-    parts = [
-        f'<rect class="heat" x="{_n(left + 22 * place)}" y="{_n(top)}" width="22" height="10" style="--share:{place / 5:.3f}"/>' for place in range(6)
-    ]
-    parts.append(f'<rect class="frame" x="{_n(left)}" y="{_n(top)}" width="132" height="10"/>')
-    parts.append(f'<text class="tick" x="{_n(left)}" y="{_n(top + 24)}">0 %</text>')
-    parts.append(f'<text class="tick" x="{_n(left + 132)}" y="{_n(top + 24)}" text-anchor="end">100 % of the row</text>')
-    return parts
+        parts.append(f'<rect class="f{row.colour}" x="{left}" y="{y + 3}" width="{coordinate(length)}" height="10" rx="3"/>')
+    return svg(title, NARROW, each * len(rows) + 4, parts)
 
 
 # --- lines: axes, legend, marks --------------------------------------------------------------------------------------------------------------
@@ -244,12 +188,13 @@ class _Plot:
     high: float
     width: int
     height: int
+    top: int
 
     def x(self, value: float) -> str:
-        return _n(_LEFT + (value - self.left) / (self.right - self.left) * (self.width - _LEFT - _RIGHT))
+        return coordinate(_LEFT + (value - self.left) / (self.right - self.left) * (self.width - _LEFT - _RIGHT))
 
     def y(self, value: float) -> str:
-        return _n(self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - _TOP - _BOTTOM))
+        return coordinate(self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - self.top - _BOTTOM))
 
 
 def _axes(plot: _Plot, x: str, x_format: Format, y_format: Format | None) -> list[str]:
@@ -257,37 +202,48 @@ def _axes(plot: _Plot, x: str, x_format: Format, y_format: Format | None) -> lis
     marks = ticks(plot.low, plot.high, 4)
     for tick, text in zip(marks, [y_format(tick) for tick in marks] if y_format else written(marks), strict=True):
         y = plot.y(tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{NARROW - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{_n(float(y) + 4)}" text-anchor="end">{escape(text)}</text>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{plot.width - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{coordinate(float(y) + 4)}" text-anchor="end">{escape(text)}</text>')
     parts += [
         f'<text class="tick" x="{plot.x(tick)}" y="{base + 17}" text-anchor="middle">{escape(x_format(tick))}</text>'
         for tick in ticks(plot.left, plot.right, 4)
     ]
-    parts.append(f'<line class="base" x1="{_LEFT}" x2="{NARROW - _RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="axis" x="{NARROW - _RIGHT}" y="{plot.height - 6}" text-anchor="end">{escape(x)}</text>')
+    parts.append(f'<line class="base" x1="{_LEFT}" x2="{plot.width - _RIGHT}" y1="{base}" y2="{base}"/>')
+    parts.append(f'<text class="axis" x="{plot.width - _RIGHT}" y="{plot.height - 6}" text-anchor="end">{escape(x)}</text>')
     return parts
 
 
-def _legend(series: Sequence[Series]) -> list[str]:
-    parts, x = [], float(_LEFT)
+def _legend(series: Sequence[Series], most: int) -> tuple[list[str], int]:
+    """(the names with their marks, in as many lines as they need; where the plot begins below them)."""
+    parts, x, line = [], float(_LEFT), 0
     for each in series:
         name = cut(each.name, 30)
+        width = 21 + len(name) * LETTER + 16
+        if x > _LEFT and x + width - 16 > most:
+            x, line = float(_LEFT), line + 1
+        y = 12 + _KEY * line
         mark = (
-            f'<circle class="f{each.colour}" cx="{_n(x + 8)}" cy="12" r="4"/>'
+            f'<circle class="f{each.colour}" cx="{coordinate(x + 8)}" cy="{y}" r="4"/>'
             if each.style == "dots"
-            else f'<path class="s{each.colour} line{" faint" * (each.style == "faint")}" d="M{_n(x)} 12h16"/>'
+            else f'<path class="{_stroke(each)}" d="M{coordinate(x)} {y}h16"/>'
         )
-        parts.append(f'{mark}<text class="legend" x="{_n(x + 21)}" y="16">{escape(name)}</text>')
-        x += 21 + len(name) * _LETTER + 16
-    return parts
+        parts.append(f'{mark}<text class="legend" x="{coordinate(x + 21)}" y="{y + 4}">{escape(name)}</text>')
+        x += width
+    return parts, _TOP + _KEY * line
+
+
+def _stroke(series: Series) -> str:
+    return f"s{series.colour} line" + (f" {series.style}" if series.style in ("faint", "dashed") else "")
 
 
 def _drawn(plot: _Plot, series: Series, y_format: Format, x: str, x_format: Format) -> list[str]:
     if not series.points:
         return []
     path = "M" + "L".join(f"{plot.x(a)} {plot.y(b)}" for a, b in series.points)
-    stroke = f'<path class="s{series.colour} line{" faint" * (series.style == "faint")}" d="{path}"/>'
-    parts = [] if series.style == "dots" and len(series.points) == 1 else [stroke]
+    stroke = f'<path class="{_stroke(series)}" d="{path}"/>'
+    parts = [] if series.style == "dots" and (len(series.points) == 1 or series.spread) else [stroke]
+    for (a, _), (low, high) in zip(series.points, series.spread, strict=False):
+        parts.append(f'<path class="s{series.colour} line" d="M{plot.x(a)} {plot.y(low)}V{plot.y(high)}"/>')
     if series.style == "area":
         base = plot.height - _BOTTOM
         first, last = plot.x(series.points[0][0]), plot.x(series.points[-1][0])
@@ -311,21 +267,20 @@ def _span(values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
     return low - (high - low) * pad, high + (high - low) * pad
 
 
-def _titled(text: str, letters: int) -> str:
+def titled(text: str, letters: int) -> str:
     """The text, cut; where something is gone, all of it (as far as is sensible) on hovering."""
     short = cut(text, letters)
     return escape(short) + (f"<title>{escape(cut(text, 300))}</title>" if short != text else "")
 
 
-def _n(value: float) -> str:
+def coordinate(value: float) -> str:
     """A coordinate: two digits after the point are enough, and equal on every machine."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _svg(title: str, width: float, height: float, parts: Sequence[str], *, fixed: bool = False) -> str:
+def svg(title: str, width: float, height: float, parts: Sequence[str], *, fixed: bool = False) -> str:
     """fixed: never drawn smaller than it is; its box scrolls instead."""
     name = escape(cut(title, 200))
-    size = f' style="min-width:{_n(width)}px"' if fixed else ""
-    return (
-        f'<svg class="figure" viewBox="0 0 {_n(width)} {_n(height)}"{size} role="img" aria-label="{name}"><title>{name}</title>{"".join(parts)}</svg>'
-    )
+    size = f' style="min-width:{coordinate(width)}px"' if fixed else ""
+    box = f'viewBox="0 0 {coordinate(width)} {coordinate(height)}"{size}'
+    return f'<svg class="figure" {box} role="img" aria-label="{name}"><title>{name}</title>{"".join(parts)}</svg>'

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelyard.quantities import format_bytes, format_seconds
-from modelyard.report import comparison, lineage, machine, sections, words
+from modelyard.report import comparison, evaluation, lineage, machine, sections, words
 from modelyard.report.record import RunRecord, collect
 from modelyard.report.sections import Verdict
 from modelyard.report.words import clean, cut
@@ -55,7 +55,7 @@ class Page:
     took: str
     tiles: tuple[Tile, ...]
     lineage: tuple[Markup, ...]
-    evaluated: tuple[sections.Evaluated, ...]
+    evaluated: tuple[evaluation.Evaluated, ...]
     compared: Mapping[str, comparison.Compared]
     trained: tuple[sections.Trained, ...]
     exported: tuple[sections.Exported, ...]
@@ -76,7 +76,7 @@ class Page:
             _took(run),
             tuple(_tiles(run)),
             tuple(map(Markup, drawn)),  # lineage.py escapes every text
-            tuple(sections.evaluated(run)),
+            tuple(evaluation.evaluated(run)),
             comparison.compared(run),
             tuple(sections.trained(run)),
             tuple(sections.exported(run)),
@@ -118,13 +118,11 @@ def _achieved(run: RunRecord) -> Iterator[str]:
 
 def _tiles(run: RunRecord) -> Iterator[Tile]:
     for step in run.steps:
-        if found := step.evaluation:
-            name = "accuracy" if "accuracy" in found.metrics else next(iter(found.metrics), "")
-            if name:
-                metric = found.metrics[name]
-                rows = f", n = {metric.n}" if metric.n else ""
-                note = f"{words.four(metric.low)} to {words.four(metric.high)} (95 %){rows}"
-                yield Tile(f"{name.replace('_', ' ')} · {step.name}", words.four(metric.value), note)
+        if (found := step.evaluation) and (name := evaluation.main(found)):
+            metric = found.metrics[name]
+            rows = f", n = {metric.n}" if metric.n else ""
+            note = f"{words.four(metric.low)} to {words.four(metric.high)} (95 %){rows}"
+            yield Tile(f"{name.replace('_', ' ')} · {step.name}", words.four(metric.value), note)
     for step in run.steps:
         if step.release and (gate := step.release.gate):
             asked = "; ".join(f"{line.metric}{' difference' * line.difference} at least {line.at_least:g}" for line in gate.lines)
@@ -132,7 +130,7 @@ def _tiles(run: RunRecord) -> Iterator[Tile]:
     for step in run.steps:
         if parity := step.parity:
             held = parity.tolerance is None or parity.max_abs <= parity.tolerance
-            note = f"{words.percent(parity.agreement)} same labels, {parity.rows} rows"
+            note = f"{words.percent(parity.agreement)} same {parity.unit}, {parity.rows} rows"
             yield Tile(f"largest difference · {step.name}", words.small(parity.max_abs), note, "good" if held else "bad")
 
 

@@ -18,6 +18,7 @@ from modelyard.errors import Corrupt, NoInput
 from modelyard.order import Outcome
 from modelyard.quantities import format_bytes
 from modelyard.report import shapes
+from modelyard.report.pictures import Album
 from modelyard.report.shapes import read
 from modelyard.steps import STEPS
 from modelyard.yard import Action, Decision, Yard, files
@@ -25,6 +26,8 @@ from modelyard.yard.runs import Attempt, Run, RunStatus, StepState, StepStatus
 
 SAMPLES = 200
 """Of an attempt at most; between them, the highest."""
+CASES = 12
+"""Worst errors of an evaluation at most, and as many examples."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Try:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of the result, whoever made it. made: in words."""
+    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of the result, whoever made it. made: in words.
+
+    pictures: path in the artifact -> data URI, of the rows that the evaluation shows.
+    """
 
     name: str
     status: StepStatus
@@ -50,6 +56,7 @@ class StepRecord:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     made: str = ""
     evaluation: shapes.Evaluation | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
     history: shapes.History | None = None
     rows: shapes.TrainRows | None = None
     environment: shapes.Environment | None = None
@@ -102,6 +109,9 @@ class _Collector:
     status: RunStatus
     spec: Mapping[str, Any]
     missing: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.album = Album(self.missing)
 
     def record(self) -> RunRecord:
         steps = tuple(self._step(name, step) for name, step in self.status.steps.items())
@@ -252,7 +262,9 @@ class _Collector:
         except ValueError:
             self.missing.append(f"{name}: its metrics.json is no JSON")
             return {"made": made}
-        return {"made": made, "evaluation": read(shapes.Evaluation, document, f"{name}: metrics.json", self.missing)}
+        evaluation = read(shapes.Evaluation, document, f"{name}: metrics.json", self.missing)
+        cases = (*evaluation.errors[:CASES], *evaluation.examples[:CASES]) if evaluation else ()
+        return {"made": made, "evaluation": evaluation, "pictures": self.album.of(name, artifact, [case.picture for case in cases])}
 
     def _result(self, name: str, verb: str, outcome: Outcome | None) -> dict[str, Any]:
         """What a step without an artifact found or did. outcome: of its last attempt."""

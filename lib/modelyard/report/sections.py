@@ -18,12 +18,6 @@ from modelyard.report.words import cut, four, percent, plain, small
 
 Tone = Literal["good", "warn", "bad", "info"]
 
-ERRORS = 12
-"""Worst errors that are shown."""
-CLASSES = 100
-"""Labels in the table of labels."""
-PAIRS = 6
-"""Confusions that are named."""
 FLOOR = "The mark across a line is the floor of the gate."
 """How a floor in a figure is to be read."""
 DOTS = 100
@@ -49,31 +43,6 @@ class Figure:
     caption: str
     note: str = ""
     wide: bool = False
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """So many rows of label `true` got label `predicted`; share: of the rows of `true`."""
-
-    true: str
-    predicted: str
-    count: int
-    share: float
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """An evaluate step."""
-
-    step: StepRecord
-    found: shapes.Evaluation
-    figure: Figure | None
-    matrix: Figure | None
-    overlap: Verdict
-    about: tuple[str, ...]
-    confusions: tuple[Confusion, ...]
-    classes: tuple[shapes.ClassScores, ...]
-    errors: tuple[shapes.WrongRow, ...]
 
 
 @dataclass(frozen=True)
@@ -115,38 +84,15 @@ def drawn(svg: str, caption: str, note: str = "", *, wide: bool = False) -> Figu
     return Figure(Markup(svg), caption, note, wide)  # noqa: S704  # figures.py escapes every text
 
 
+def spaced(name: str) -> str:
+    """A metric's name as people write it."""
+    return name.replace("_", " ")
+
+
 def gates_of(run: RunRecord, step: StepRecord) -> list[shapes.GateLine]:
     """What gates of this run ask of an evaluation, line by line."""
     gates = [other.release.gate for other in run.steps if other.release and other.release.gate and other.inputs.get("gate.metrics") == step.name]
     return [line for gate in gates for line in gate.lines]
-
-
-def evaluated(run: RunRecord) -> Iterator[Evaluated]:
-    """The evaluations, each with the floors that gates of this run ask of it."""
-    for step in run.steps:
-        found = step.evaluation
-        if found is None:
-            continue
-        floors = {line.metric: line.at_least for line in gates_of(run, step) if not line.difference}
-        rows = [
-            Whisker(_spaced(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}", floors.get(name))
-            for name, each in found.metrics.items()
-        ]
-        n = next((f" over {each.n} rows" for each in found.metrics.values() if each.n), "")
-        said = FLOOR if floors.keys() & found.metrics.keys() else ""
-        yield Evaluated(
-            step,
-            found,
-            drawn(figures.whiskers(f"Metrics of {step.name} with 95 % intervals", rows, x_format=four), f"Metrics, 95 % intervals{n}", said)
-            if rows
-            else None,
-            _matrix(step, found),
-            _overlap(found),
-            tuple(_about(found)),
-            _confusions(found),
-            found.classes[:CLASSES],
-            found.errors[:ERRORS],
-        )
 
 
 def trained(run: RunRecord) -> Iterator[Trained]:
@@ -190,60 +136,6 @@ def released(run: RunRecord) -> Iterator[Released]:
 # --- the parts of a section ------------------------------------------------------------------------------------------------------------------
 
 
-def _about(found: shapes.Evaluation) -> Iterator[str]:
-    if rows := found.rows:
-        drawn = f", a sample (seed {rows.seed})" if rows.seed is not None else ""
-        yield f"split {found.split}: {rows.evaluated} of {rows.split} rows{drawn}"
-        if rows.faults:
-            yield "left out: " + ", ".join(f"{count} rows, {why}" for why, count in rows.faults.items())
-    if baseline := found.baseline:
-        yield f"always answering “{cut(baseline.label, 40)}” would be right in {four(baseline.accuracy.value)}"
-    if (truncated := found.truncated) and truncated.rows:
-        yield f"{truncated.rows} rows ({percent(truncated.share)}) were cut at {truncated.max_length} tokens"
-    elif truncated:
-        yield f"no row was longer than {truncated.max_length} tokens"
-
-
-def _overlap(found: shapes.Evaluation) -> Verdict:
-    overlap = found.overlap
-    if overlap is None:
-        return Verdict("info", "Whether evaluated texts also stand in train is not known: there was no train split to compare with.")
-    if overlap.rows == 0:
-        return Verdict("good", f"No evaluated text also stands in {overlap.split}.")
-    shared = f"{overlap.rows} evaluated texts ({percent(overlap.share)}) also stand in {overlap.split}"
-    return Verdict("warn" if overlap.share < 0.01 else "bad", f"{shared}: the model may know them, and the metrics flatter it.")
-
-
-def _square(found: shapes.Evaluation) -> bool:
-    return bool(found.labels) and [len(row) for row in found.confusion] == [len(found.labels)] * len(found.labels)
-
-
-def _matrix(step: StepRecord, found: shapes.Evaluation) -> Figure | None:
-    if not _square(found):
-        return None
-    count = len(found.labels)
-    title = f"Confusion matrix of {step.name}: {count} labels, rows are true labels, columns predicted ones"
-    if count > figures.DRAWN_LABELS:
-        note = f"The {figures.DRAWN_LABELS} of {count} labels that take part in most errors, coloured by the share of the true label's rows."
-    elif count > figures.WRITTEN_LABELS:
-        note = "Coloured by the share of the true label's rows."
-    else:
-        note = "Rows, and their share of the true label's rows."
-    return drawn(figures.matrix(title, found.labels, found.confusion), "Confusion matrix", note, wide=count > figures.WRITTEN_LABELS)
-
-
-def _confusions(found: shapes.Evaluation) -> tuple[Confusion, ...]:
-    if not _square(found) or len(found.labels) <= 2:
-        return ()
-    pairs = [
-        Confusion(found.labels[true], found.labels[predicted], count, count / sum(row))
-        for true, row in enumerate(found.confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return tuple(sorted(pairs, key=lambda pair: -pair.count)[:PAIRS])
-
-
 def _training(step: StepRecord) -> Iterator[str]:
     if rows := step.rows:
         yield f"{rows.train} rows trained on, {rows.validation} to validate with, of {rows.split} in train"
@@ -273,7 +165,7 @@ def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:
     names = [name for name in dict.fromkeys(key for epoch in ends for key in epoch) if name not in ("epoch", "step", "loss")][:3]
     if names:
         found = [
-            Series(_spaced(name), [(epoch["step"], epoch[name]) for epoch in ends if name in epoch], place + 1, style)
+            Series(spaced(name), [(epoch["step"], epoch[name]) for epoch in ends if name in epoch], place + 1, style)
             for place, name in enumerate(names)
         ]
         yield drawn(figures.lines(f"Validation of {step.name} per epoch", found, x="step"), "Validation, at the end of each epoch")
@@ -286,17 +178,23 @@ def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:
 def _parity(parity: shapes.Parity | None) -> Verdict | None:
     if parity is None:
         return None
-    agreed = f"{percent(parity.agreement)} of {parity.rows} real rows got the same label, the largest difference is {small(parity.max_abs)}"
+    of = f"{parity.answers} {_many(parity.unit)} in {parity.rows} real rows are" if parity.answers else f"{parity.rows} real rows got"
+    same = "equal" if parity.answers else "the same label"
+    agreed = f"{percent(parity.agreement)} of {of} {same}, the largest difference is {small(parity.max_abs)}"
     if parity.tolerance is None:
         return Verdict("info", f"{agreed}.")
     held = parity.max_abs <= parity.tolerance
     return Verdict("good" if held else "bad", f"{agreed}, {'within' if held else 'over'} the tolerance of {small(parity.tolerance)}.")
 
 
+def _many(unit: str) -> str:
+    return f"{cut(unit, 40)}{'es' if unit.endswith('x') else 's'}"
+
+
 def _export_facts(step: StepRecord) -> Iterator[tuple[str, str]]:
     if parity := step.parity:
         yield "rows compared", str(parity.rows)
-        yield "same label", percent(parity.agreement)
+        yield f"same {cut(parity.unit, 40)}", percent(parity.agreement)
         yield "largest difference", small(parity.max_abs)
         if parity.max_rel is not None:
             yield "largest, relative", small(parity.max_rel)
@@ -304,21 +202,22 @@ def _export_facts(step: StepRecord) -> Iterator[tuple[str, str]]:
             yield "tolerance", small(parity.tolerance)
     if int8 := step.int8:
         if int8.agreement is not None:
-            yield "int8, same label", percent(int8.agreement)
+            yield "int8, same answers", percent(int8.agreement)
         if difference := int8.difference:
-            yield "int8, difference", f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+            yield f"int8, {spaced(int8.metric)}", f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
 
 
 def _int8drawn(step: StepRecord) -> Figure | None:
-    if not (step.int8 and step.int8.accuracy):
+    if not (step.int8 and step.int8.scores):
         return None
     rows = [
-        Whisker(_engine(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}") for name, each in step.int8.accuracy.items()
+        Whisker(_engine(name), each.value, each.low, each.high, f"{four(each.low)} to {four(each.high)}") for name, each in step.int8.scores.items()
     ]
-    n = next((f" over {each.n} rows" for each in step.int8.accuracy.values() if each.n), "")
+    n = next((f" over {each.n} rows" for each in step.int8.scores.values() if each.n), "")
+    metric = spaced(step.int8.metric)
     return drawn(
-        figures.whiskers(f"Accuracy of {step.name} by engine with 95 % intervals", rows, x_format=four, width=figures.NARROW),
-        f"Accuracy, 95 % intervals{n}",
+        figures.whiskers(f"{metric} of {step.name} by engine with 95 % intervals", rows, x_format=four, width=figures.NARROW),
+        f"{metric[:1].upper()}{metric[1:]}, 95 % intervals{n}",
     )
 
 
@@ -352,10 +251,6 @@ def _outcome(step: StepRecord, release: shapes.Release) -> Verdict:
 
 def _because(why: str) -> str:
     return f": {why.rstrip('.')}." if why else "."
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _engine(name: str) -> str:

@@ -91,30 +91,115 @@ class Overlap(Shape):
     share: float
 
 
-class WrongRow(Shape):
-    """One wrong prediction."""
+class Span(Shape):
+    """A labelled stretch from `start` to before `end`: places of words where the row has words, else of letters of its text."""
+
+    start: int
+    end: int
+    label: str
+
+
+class Box(Shape):
+    """An object in an image."""
+
+    category: str
+
+
+class Followed(Shape):
+    """What a language model says of a text that is there. loss: mean of its tokens that count, in nats."""
+
+    loss: float
+    token_accuracy: float | None = None
+
+
+Said = str | tuple[str, ...] | tuple[Span, ...] | tuple[Box, ...] | Followed | None
+
+
+class Case(Shape):
+    """One row with what is true and what was predicted. picture: a path inside the artifact; score: of what was predicted."""
 
     row: int
-    true: str
-    predicted: str
+    text: str = ""
+    words: tuple[str, ...] = ()
+    picture: str = ""
+    true: Said = None
+    predicted: Said = None
     probabilities: tuple[float, ...] = ()
-    text: str
+    score: float | None = None
+    tokens: int | None = None
+
+
+class Bin(Shape):
+    """Answers whose probability lies between `low` and `high`. confidence: its mean; accuracy: the share that is right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: Interval
+
+
+class Calibration(Shape):
+    """Whether the model is as often right as it says. ece: the mean gap over the bins, weighted by their rows."""
+
+    ece: Interval
+    bins: tuple[Bin, ...] = ()
+
+
+class Part(Shape):
+    """The rows of a slice."""
+
+    name: str
+    n: int
+    score: Interval
+
+
+class Slice(Shape):
+    """One metric, of the rows apart by their length or by a column's value."""
+
+    by: str
+    unit: str = ""
+    metric: str
+    parts: tuple[Part, ...] = ()
+
+
+class Detected(Shape):
+    """One label of a detector. boxes: true ones; images: those that have any."""
+
+    label: str
+    boxes: int
+    images: int
+    ap: Interval
+    ap50: Interval
+
+
+class Curve(Shape):
+    """Precision of found boxes at recalls from 0 to 1, equally far apart."""
+
+    label: str
+    precision: tuple[float, ...]
 
 
 class Evaluation(Shape):
-    """metrics.json of an evaluate step."""
+    """metrics.json of an evaluate step. main: the metric that models are compared by; errors: the surest first; examples: however they turned out."""
 
+    task: str = "text-classification"
     split: str = ""
+    main: str = "accuracy"
     rows: Rows | None = None
     labels: tuple[str, ...] = ()
     metrics: dict[str, Measured]
     against: Against | None = None
-    classes: tuple[ClassScores, ...] = ()
+    classes: tuple[ClassScores, ...] | tuple[Detected, ...] = ()
+    curves: tuple[Curve, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     baseline: Baseline | None = None
     truncated: Truncated | None = None
     overlap: Overlap | None = None
-    errors: tuple[WrongRow, ...] = ()
+    calibration: Calibration | None = None
+    slices: tuple[Slice, ...] = ()
+    errors: tuple[Case, ...] = ()
+    examples: tuple[Case, ...] = ()
 
 
 class TrainPoint(Shape):
@@ -164,9 +249,11 @@ class EngineSpeed(Shape):
 
 
 class Parity(Shape):
-    """How far an exported model answers as the one that it was made from."""
+    """How far an exported model answers as the one that it was made from. agreement: the share of the `answers`, each a `unit`, that is equal."""
 
     rows: int
+    answers: int | None = None
+    unit: str = "label"
     max_abs: float
     max_rel: float | None = None
     agreement: float
@@ -174,11 +261,12 @@ class Parity(Shape):
 
 
 class Quantised(Shape):
-    """What 8-bit weights cost, and whether they were kept. difference: int8 minus what it came from, on the same rows."""
+    """What 8-bit weights cost, and whether they were kept. scores: `metric` by engine; difference: int8 minus what it came from, on the same rows."""
 
     kept: bool
     agreement: float | None = None
-    accuracy: dict[str, Interval] = {}
+    metric: str = "accuracy"
+    scores: dict[str, Interval] = {}
     difference: Interval | None = None
     why: str = ""
 

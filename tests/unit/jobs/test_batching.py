@@ -32,3 +32,47 @@ def test_padding_is_far_less_than_in_order():
 
 def test_nothing():
     assert batching.plan([], 100) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_after_batch_is_the_plan(seed):
+    lengths = random.Random(seed).choices(range(1, 300), k=300)
+    rows, found = batching.order(lengths), []
+    while rows:
+        count = batching.first(rows, lengths, 700)
+        found.append(rows[:count])
+        rows = rows[count:]
+    assert found == batching.plan(lengths, 700)
+
+
+def test_a_refused_budget_is_half_of_what_was_tried():
+    budget = batching.Budget(1000)
+    budget.refuse(600)
+    assert (budget.tokens, budget.lowest, budget.refused) == (300, 300, 1)
+    budget.refuse(1)
+    assert budget.tokens == 1, "a batch of one row is what is left in the end"
+
+
+def test_a_budget_is_raised_after_a_while_and_never_over_what_was_set():
+    budget = batching.Budget(1000)
+    budget.refuse(1000)
+    for _ in range(31):
+        budget.ran()
+    assert budget.tokens == 500
+    budget.ran()
+    assert budget.tokens == 1000
+    for _ in range(100):
+        budget.ran()
+    assert (budget.tokens, budget.lowest) == (1000, 500)
+
+
+def test_what_is_refused_again_is_raised_later_each_time():
+    budget, waited = batching.Budget(1000), []
+    for _ in range(4):
+        budget.refuse(budget.tokens)
+        count = 0
+        while budget.tokens < 1000:
+            budget.ran()
+            count += 1
+        waited.append(count)
+    assert waited == [32, 64, 128, 256]

@@ -70,9 +70,28 @@ def training(**settings: Any) -> Action:
 
 
 def facts(**other: Any) -> Facts:
-    parity = {"rows": 500, "max_abs": 3.1e-6, "max_rel": 1e-6, "scale": 4.25, "agreement": 1.0, "close": 0, "flipped": 0, "tolerance": 4.25e-4}
+    parity = {
+        "rows": 500,
+        "max_abs": 3.1e-6,
+        "max_rel": 1e-6,
+        "scale": 4.25,
+        "unit": "label",
+        "output": "logits",
+        "agreement": 1.0,
+        "close": 0,
+        "flipped": 0,
+        "tolerance": 4.25e-4,
+    }
     accuracy = {name: metric(0.81, 500) for name in ("torch", "onnx", "int8")}
-    int8 = {"kept": True, "why": "99.2% of the labels are float32's", "agreement": 0.992, "accuracy": accuracy, "difference": difference(), "size": 1}
+    int8 = {
+        "kept": True,
+        "why": "99.2% of the labels are float32's",
+        "agreement": 0.992,
+        "metric": "accuracy",
+        "scores": accuracy,
+        "difference": difference(),
+        "size": 1,
+    }
     data = Source(DATA, "modelscope://datasets/stanfordnlp/imdb", COMMIT)
     traced = Provenance(
         model=artifact(ONNX),
@@ -266,3 +285,61 @@ def test_the_card_shows_how_to_load_it_from_its_own_hub() -> None:
     assert "from modelscope" not in text
     for block in text.split("```python\n")[1:]:
         compile(block.split("```")[0], "card", "exec")
+
+
+TASKS = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-generation": "AutoModelForCausalLM",
+    "image-classification": "AutoModelForImageClassification",
+    "object-detection": "AutoModelForObjectDetection",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_is_called_loaded_and_fed_by_its_own_names(task: str) -> None:
+    given = facts(task=task, labels=[], measured=None)
+    front, text = front_matter(given), readme(given)
+    assert front["pipeline_tag"] == task
+    assert front["tasks"] == [{"object-detection": "image-object-detection"}.get(task, task)]
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert len(blocks) == (1 if task == "text-generation" else 2), "a graph of a language model has no cache: it does not generate"
+    assert f"{TASKS[task]}.from_pretrained(folder)" in blocks[0]
+    for block in blocks:
+        compile(block, "card", "exec")
+        assert ("Image.open" in block) == (task in ("image-classification", "object-detection"))
+    assert ("images like those" in text) == (task in ("image-classification", "object-detection"))
+    assert ("text-classification" in text) == (task == "text-classification") or "| `task` | `text-classification` |" in text
+
+
+def test_a_chat_is_asked_by_its_template() -> None:
+    assert "apply_chat_template" not in readme(facts(task="text-generation"))
+    assert "apply_chat_template(chat" in readme(facts(task="text-generation", paths=["model.safetensors", "chat_template.jinja"]))
+
+
+def test_boxes_and_spans_are_told_by_their_own_metrics() -> None:
+    found = document()
+    ap = {name: metric(0.41, 60, "bootstrap") for name in ("ap", "ap50")}
+    boxes = {
+        **found,
+        "main": "map",
+        "metrics": {"map": metric(0.41, 60)},
+        "baseline": None,
+        "classes": [{"label": "bag", "boxes": 90, "images": 41, **ap}],
+    }
+    text = readme(facts(task="object-detection", measured=Measured(SCORE, boxes, None, TUNED)))
+    assert "Its map is 0.4100 (0.3930 to 0.4260), measured on 60 rows." in text
+    assert "| label | boxes | ap | ap50 |" in text
+    assert "| `bag` | 90 | 0.4100 (0.3930 to 0.4260) | 0.4100 (0.3930 to 0.4260) |" in text
+    spans = {**found, "main": "f1_macro"}
+    assert "| label | spans | precision | recall | f1 |" in readme(facts(task="token-classification", measured=Measured(SCORE, spans, None, TUNED)))
+
+
+def test_8_bits_that_could_not_be_made_are_told_without_figures() -> None:
+    given = facts()
+    export = given.provenance.export
+    assert export
+    details = {**export.details, "int8": {"kept": False, "why": "it cannot be quantized: no such operator"}}
+    text = readme(facts(export=export.model_copy(update={"details": details})))
+    assert "8-bit weights were tried and refused: it cannot be quantized: no such operator." in text

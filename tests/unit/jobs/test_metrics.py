@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelyard_jobs import metrics
+from modelyard_jobs.metrics import classification, interval
 
 
 def random_rows(classes: int, n: int, seed: int = 1):
@@ -13,8 +13,8 @@ def random_rows(classes: int, n: int, seed: int = 1):
 
 
 def measured(true, predicted, classes: int, seed: int = 0):
-    return metrics.classification(
-        metrics.confusion(np.asarray(true), np.asarray(predicted), classes), [f"c{place}" for place in range(classes)], seed
+    return classification.classification(
+        classification.confusion(np.asarray(true), np.asarray(predicted), classes), [f"c{place}" for place in range(classes)], seed
     )
 
 
@@ -47,11 +47,11 @@ def test_classes_that_occur_nowhere_do_not_count_in_averages():
 
 def test_wilson_known_values():
     # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, and 0 of 20.
-    assert metrics.wilson(81, 263).low == pytest.approx(0.2553, abs=5e-5)
-    assert metrics.wilson(81, 263).high == pytest.approx(0.3662, abs=5e-5)
-    none = metrics.wilson(0, 20)
+    assert interval.wilson(81, 263).low == pytest.approx(0.2553, abs=5e-5)
+    assert interval.wilson(81, 263).high == pytest.approx(0.3662, abs=5e-5)
+    none = interval.wilson(0, 20)
     assert (none.low, none.high) == (0.0, pytest.approx(0.1611, abs=5e-5))
-    assert metrics.wilson(20, 20).high == 1.0
+    assert interval.wilson(20, 20).high == 1.0
 
 
 def test_the_bootstrap_agrees_with_resampled_rows():
@@ -61,7 +61,7 @@ def test_the_bootstrap_agrees_with_resampled_rows():
     drawn = []
     for _ in range(2000):
         rows = rng.integers(0, 300, 300)
-        counts = metrics.confusion(true[rows], predicted[rows], 3)
+        counts = classification.confusion(true[rows], predicted[rows], 3)
         drawn.append(np.mean([2 * counts[c, c] / (counts[c].sum() + counts[:, c].sum()) for c in range(3)]))
     assert metric.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.01)
     assert metric.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.01)
@@ -71,7 +71,7 @@ def test_the_bootstrap_agrees_with_resampled_rows():
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
-    inside = [metric.low <= 0.8 <= metric.high for metric in (metrics.wilson(int(rng.binomial(200, 0.8)), 200) for _ in range(1000))]
+    inside = [metric.low <= 0.8 <= metric.high for metric in (interval.wilson(int(rng.binomial(200, 0.8)), 200) for _ in range(1000))]
     assert 0.93 <= np.mean(inside) <= 0.97
 
 
@@ -94,17 +94,17 @@ def test_one_row():
 
 
 def test_a_paired_difference():
-    found = metrics.paired_difference(gained=8, lost=20, n=400)
+    found = interval.paired_difference(gained=8, lost=20, n=400)
     assert (found.value, found.n) == (-0.03, 400)
     # By hand: (8.5 - 20.5) / 402 and the standard error of a difference of shares with half a row in each cell.
     centre, error = -12 / 402, np.sqrt(29 - 144 / 402) / 402
-    assert (found.low, found.high) == pytest.approx((centre - metrics.Z * error, centre + metrics.Z * error))
-    other = metrics.paired_difference(gained=20, lost=8, n=400)
+    assert (found.low, found.high) == pytest.approx((centre - interval.Z * error, centre + interval.Z * error))
+    other = interval.paired_difference(gained=20, lost=8, n=400)
     assert (other.value, other.low, other.high) == pytest.approx((-found.value, -found.high, -found.low))
 
 
 def test_a_paired_difference_without_any_difference_is_as_sure_as_it_has_rows():
-    lows = [metrics.paired_difference(0, 0, n).low for n in (1, 10, 100, 1000)]
+    lows = [interval.paired_difference(0, 0, n).low for n in (1, 10, 100, 1000)]
     assert lows == sorted(lows)
     assert lows[0] < -0.5
     assert -0.003 < lows[-1] < 0
@@ -113,7 +113,7 @@ def test_a_paired_difference_without_any_difference_is_as_sure_as_it_has_rows():
 def test_the_paired_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     drawn = rng.multinomial(500, [0.015, 0.025, 0.96], size=2000)
-    inside = [found.low <= -0.01 <= found.high for found in (metrics.paired_difference(int(gained), int(lost), 500) for gained, lost, _ in drawn)]
+    inside = [found.low <= -0.01 <= found.high for found in (interval.paired_difference(int(gained), int(lost), 500) for gained, lost, _ in drawn)]
     assert 0.93 <= np.mean(inside) <= 0.98
 
 
@@ -122,7 +122,7 @@ def test_paired_differences_are_those_of_resampled_rows(classes, n):
     sklearn = pytest.importorskip("sklearn.metrics")
     true, first = random_rows(classes, n)
     second = np.where(np.random.default_rng(8).random(n) < 0.8, first, random_rows(classes, n, seed=9)[1])
-    found = metrics.differences(true, first, second, classes, seed=3)
+    found = classification.differences(true, first, second, classes, seed=3)
 
     def scored(rows, predicted):
         averaged = {f"f1_{how}": sklearn.f1_score(true[rows], predicted[rows], average=how, zero_division=0) for how in ("macro", "weighted")}
@@ -147,7 +147,7 @@ def test_each_average_of_a_difference_runs_over_the_classes_that_occur_with_that
     true, first = random_rows(2, 60)
     second = first.copy()
     second[:9] = 2  # a label that no row has, and that the first never gives
-    less = metrics.differences(true, first, second, 4, seed=1)
+    less = classification.differences(true, first, second, 4, seed=1)
     one, other = (measured(true, predicted, 4).metrics for predicted in (first, second))
     assert {name: metric.value for name, metric in less.items()} == pytest.approx({name: one[name].value - other[name].value for name in one})
 
@@ -156,25 +156,25 @@ def test_a_paired_interval_is_narrower_than_that_of_two_models_apart():
     true, first = random_rows(2, 1000)
     second = first.copy()
     second[:30] = 1 - second[:30]
-    less = metrics.differences(true, first, second, 2, seed=1)["accuracy"]
+    less = classification.differences(true, first, second, 2, seed=1)["accuracy"]
     alone = measured(true, first, 2).metrics["accuracy"]
     assert less.high - less.low < (alone.high - alone.low) / 2
 
 
 def test_a_model_differs_from_itself_by_nothing_and_the_seed_decides():
     true, first = random_rows(3, 200)
-    accuracy, *others = metrics.differences(true, first, first, 3, seed=1).values()
+    accuracy, *others = classification.differences(true, first, first, 3, seed=1).values()
     for metric in others:
         assert (metric.value, metric.low, metric.high) == (0.0, 0.0, 0.0)
     assert (accuracy.value, -accuracy.low) == (0.0, accuracy.high)
     second = random_rows(3, 200, seed=7)[1]
-    assert metrics.differences(true, first, second, 3, seed=1) == metrics.differences(true, first, second, 3, seed=1)
-    assert metrics.differences(true, first, second, 3, seed=1) != metrics.differences(true, first, second, 3, seed=2)
+    assert classification.differences(true, first, second, 3, seed=1) == classification.differences(true, first, second, 3, seed=1)
+    assert classification.differences(true, first, second, 3, seed=1) != classification.differences(true, first, second, 3, seed=2)
 
 
 def test_few_rows_on_which_two_never_differ_do_not_show_that_they_are_as_accurate():
     true = np.array([0, 1] * 10)
-    less = metrics.differences(true, true, true, 2, seed=1)["accuracy"]
+    less = classification.differences(true, true, true, 2, seed=1)["accuracy"]
     assert less.value == 0.0
     assert less.low < -0.05
 
@@ -183,4 +183,4 @@ def test_a_difference_of_accuracy_is_of_whole_rows():
     true = np.zeros(2000, dtype=np.int64)
     first, second = np.array([0] * 1600 + [1] * 400), np.array([0] * 1620 + [1] * 380)
     assert 0.80 - 0.81 < -0.01  # which a floor of -0.01 would refuse
-    assert metrics.differences(true, first, second, 2, seed=1)["accuracy"].value == -0.01
+    assert classification.differences(true, first, second, 2, seed=1)["accuracy"].value == -0.01

@@ -17,11 +17,12 @@ from modelyard.errors import REGISTRY, Failure, HostOom, NoAccelerator, NoPermis
 from modelyard.hubs import Access, HubFile, Listing
 from modelyard.hubs.selection import fetch_key, select
 from modelyard.refs import HUB_NAMES, HubRef
-from modelyard.steps import Preflight
+from modelyard.steps import MEASURED, Preflight
 from modelyard.yard import Action, Yard
 from modelyard.yard.runs import RunStatus
-from modelyard_jobs import metrics, preflight
+from modelyard_jobs import preflight
 from modelyard_jobs.cgroup import Cgroup
+from modelyard_jobs.metrics import classification
 from modelyard_jobs.preflight import devices, gates, room, software
 from modelyard_jobs.preflight import hubs as hub_rows
 from modelyard_jobs.preflight.ask import NoAnswer
@@ -293,7 +294,7 @@ def test_packages_that_are_not_installed(make: Make, monkeypatch: pytest.MonkeyP
     versions = dict(keys.PINNED) | {"onnxscript": "absent", "onnx": "absent"}
     monkeypatch.setattr(keys, "installed_versions", lambda: versions)
     row = one(software.packages(make()))
-    assert (row.verdict, row.failure, row.found) == (Verdict.FAILED, Usage, "8 of 10 installed")
+    assert (row.verdict, row.failure, row.found) == (Verdict.FAILED, Usage, "12 of 14 installed")
     assert row.reason == "onnx, onnxscript are not installed; needed by onnx"
     assert row.remedy == "pip install 'modelyard[jobs]'"
     assert one(software.packages(make("name: a\nsteps: {look: {preflight: {}}}"))).verdict is Verdict.WARNING
@@ -578,8 +579,8 @@ def test_a_comparison_with_the_champion_is_a_row_of_its_own(make: Make) -> None:
 
 
 def test_the_names_of_metrics_are_those_that_evaluate_measures() -> None:
-    measured = metrics.classification(np.array([[5, 1], [2, 4]]), ["a", "b"], 1)
-    assert set(gates.METRICS) == set(measured.metrics)
+    measured = classification.classification(np.array([[5, 1], [2, 4]]), ["a", "b"], 1)
+    assert MEASURED["text-classification"] == (*measured.metrics, "accuracy_top5")
 
 
 # --- the step

@@ -15,7 +15,9 @@ from modelyard.errors import Usage
 from modelyard.steps import STEPS
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.yaml"))}
+WHOLE = ("imdb-distilbert", "quickstart", "retrain")
+"""The examples that have every kind of step: each operator finds in them what it mutates."""
+EXAMPLES = {name: (ROOT / "examples" / f"{name}.yaml").read_text(encoding="utf-8") for name in WHOLE}
 ACCEPTED = 0
 SECRET = "hf_" + "s3cretToken" * 2  # the form of a token, and none
 

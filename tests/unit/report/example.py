@@ -180,6 +180,7 @@ class Builder:
     def artifact(self, kind: str, files: dict[str, bytes]) -> Artifact:
         with self.yard.staging("example") as staging:
             for path, data in files.items():
+                (staging.files / path).parent.mkdir(exist_ok=True)
                 (staging.files / path).write_bytes(data)
             return self.yard.artifacts.commit(staging, kind=kind, format="safetensors" if kind == "model" else None)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from modelyard.report import figures
+from modelyard.report import figures, matrix
 from modelyard.report.figures import Bar, Series, Whisker
 
 HOSTILE = '</svg><script>alert("1")</script>\u202e\0'
@@ -23,8 +23,8 @@ DRAWN = {
     "whiskers": figures.whiskers("metrics", [Whisker("accuracy", 0.8, 0.7, 0.9, floor=0.75), Whisker(HOSTILE, 1.0, 1.0, 1.0, HOSTILE)]),
     "bars": figures.bars("speed", [Bar(HOSTILE, 0.0, HOSTILE), Bar("b", 2.0, "2")]),
     "no bar is longer than none": figures.bars("speed", [Bar("a", 0.0, "0")]),
-    "two labels": figures.matrix("confusion", [HOSTILE, "b"], [[5, 1], [0, 0]]),
-    "fifty labels": figures.matrix(
+    "two labels": matrix.matrix("confusion", [HOSTILE, "b"], [[5, 1], [0, 0]]),
+    "fifty labels": matrix.matrix(
         "confusion", [f"label {n}" for n in range(50)], [[n == m or (n + m) % 7 == 0 for m in range(50)] for n in range(50)]
     ),
 }
@@ -81,9 +81,9 @@ def test_of_many_labels_the_most_confused_are_drawn() -> None:
     counts = [[10 * (row == column) for column in range(size)] for row in range(size)]
     for place in range(40, 60):
         counts[place][(place + 1) % size] = 3
-    texts = [element.text for element in parsed(figures.matrix("c", [f"l{n}" for n in range(size)], counts)).iter(f"{SVG}text")]
+    texts = [element.text for element in parsed(matrix.matrix("c", [f"l{n}" for n in range(size)], counts)).iter(f"{SVG}text")]
     assert {f"l{n}" for n in range(40, 60)} <= set(texts)
-    assert len([text for text in texts if text and re.fullmatch(r"l\d+", text)]) == 2 * figures.DRAWN_LABELS
+    assert len([text for text in texts if text and re.fullmatch(r"l\d+", text)]) == 2 * matrix.DRAWN_LABELS
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""What a classifier is worth, in numbers with their 95 % intervals. Pure numpy; knows no model and no file.
+"""What answers with one label of a fixed list are worth. Pure numpy; knows no model and no file.
 
-A proportion (accuracy, a class's precision and recall) has the Wilson interval; what is no proportion of rows (F1, averages over classes) has the
-percentile interval of a bootstrap by rows. Resampling rows with replacement and counting them is one multinomial draw over the cells of the
-confusion matrix, so the rows themselves are not needed.
+Accuracy and a class's precision and recall are proportions; F1 and averages over classes have a bootstrap by rows. Resampling rows with replacement
+and counting them is one multinomial draw over the cells of the confusion matrix, so the rows themselves are not needed.
 A quotient without a denominator is 0, and averages run over the classes that occur, as true or as predicted: scikit-learn's conventions.
 """
 
@@ -10,36 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modelyard_jobs.metrics.interval import DRAWS, Metric, paired_difference, wilson
+
 Counts = NDArray[np.int64]
-Z = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
-DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A value with its 95 % interval; n: the rows that it is a statement about."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    interval: Literal["wilson", "bootstrap", "agresti-min"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two proportions on the same rows, the second less the first, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -99,33 +76,6 @@ def classification(counts: Counts, labels: Sequence[str], seed: int) -> Classifi
     majority = int(support.argmax())
     baseline = {"label": labels[majority], "accuracy": wilson(int(support[majority]), n)}
     return Classification(metrics, classes, tuple(tuple(map(int, row)) for row in counts), baseline)
-
-
-def wilson(successes: int, n: int) -> Metric:
-    """A proportion with Wilson's score interval; of no rows it is 0, and anything between 0 and 1.
-
-    E. B. Wilson, JASA 22 (1927), 209.
-    """
-    if n == 0:
-        return Metric(0.0, 0.0, 1.0, 0, "wilson")
-    share = successes / n
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * float(np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)))
-    # At 0 and n the bounds are exact; rounding would put them a hair inside.
-    return Metric(share, 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half, n, "wilson")
-
-
-def paired_difference(gained: int, lost: int, n: int) -> Difference:
-    """How much better the second of two classifiers is on the same n rows. gained: rows that it alone has right; lost: that the first alone has.
-
-    Wald's interval with half a row added to each cell of the table: it does not shrink to a point where the two never differ, as a bootstrap does.
-    A. Agresti, Y. Min, Statistics in Medicine 24 (2005), 729.
-    """
-    total = n + 2
-    centre = (gained - lost) / total
-    half = Z * float(np.sqrt((gained + lost + 1) - total * centre * centre)) / total
-    # Of whole rows, not of two shares: a floor of -0.01 is met by 20 of 2000 less.
-    return Difference((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n)
 
 
 def differences(true: Counts, first: Counts, second: Counts, classes: int, seed: int) -> dict[str, Metric]:

@@ -1,0 +1,1 @@
+"""What answers are worth, in numbers with their 95 % intervals: one module per kind of answer. Pure numpy; no model, no file."""
