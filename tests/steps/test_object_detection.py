@@ -105,7 +105,11 @@ def test_a_model_with_other_labels_than_scores_is_refused():
 
 
 def answer(*objects):
-    return {"boxes": [box for box, _, _ in objects], "labels": [label for _, label, _ in objects], "scores": [score for _, _, score in objects]}
+    return {
+        "boxes": [box for box, _, _ in objects],
+        "labels": [NAMES[label] for _, label, _ in objects],
+        "scores": [score for _, _, score in objects],
+    }
 
 
 def test_what_is_right_and_what_is_worst():
@@ -447,3 +451,10 @@ def test_real_garments_are_found(seed, tmp_path):
     ap50 = json.loads((context.out / "metrics.json").read_text())["metrics"]["ap50"]
     assert ap50["value"] >= 0.45, ap50
     assert ap50["low"] < ap50["value"] < ap50["high"]
+
+
+def test_answers_name_labels_so_that_models_with_another_order_compare():
+    output = random_output(len(NAMES), seed=4)
+    raws = task().raws({"logits": output.logits.numpy(), "pred_boxes": output.pred_boxes.numpy()}, items(SIZES))
+    turned = task().raws({"logits": output.logits.numpy()[..., ::-1], "pred_boxes": output.pred_boxes.numpy()}, items(SIZES))
+    assert task().answers(turned, items(SIZES), NAMES[::-1]) == task().answers(raws, items(SIZES), NAMES)

@@ -163,7 +163,7 @@ def _graph(context: Context, original: TorchRunner, items: Sequence[Item], max_l
 
 
 def _check_sizes(original: TorchRunner, signature: Signature, path: Path, batches: Sequence[Batch]) -> None:
-    """Raise BadData: a graph that was traced for images of any size answers otherwise than the model, as where the exporter kept one size's constants."""
+    """Raise BadData: a graph for images of any size answers otherwise than the model, as where the exporter kept one size's constants."""
     run, comparison = session(path, "cpu", 1).run, Comparison(_UNITS.get(original.task.name, "label"))
     for batch in batches:
         found = run(list(signature.outputs), {name: batch[name] for name in signature.inputs})

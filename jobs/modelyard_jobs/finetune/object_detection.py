@@ -94,7 +94,7 @@ class ObjectDetection:
                 found = self._forward(model, to_device(batch, device))
                 loss, total = loss + float(found.loss) * count, total + count
                 raws = self.task.raws({name: getattr(found, name).float().cpu().numpy() for name in self.task.outputs}, items)
-                answers += [boxes_of(answer) for answer in self.task.answers(raws, items, self.labels)]
+                answers += [boxes_of(answer, self.labels) for answer in self.task.answers(raws, items, self.labels)]
                 truths += [self.held_out.examples.truths[places[number]] for number in part]
         if not truths:
             return None

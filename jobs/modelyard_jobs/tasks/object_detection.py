@@ -32,7 +32,7 @@ MAIN = "map"
 class ObjectDetection:
     """Measurable and Illustrated.
 
-    An answer is `boxes` (x, y, width, height, in pixels of the image), `labels` (ids) and `scores`, lists of one length, the surest first.
+    An answer is `boxes` (x, y, width, height, in pixels of the image), `labels` and `scores`, lists of one length, the surest first.
     """
 
     name = "object-detection"
@@ -82,7 +82,7 @@ class ObjectDetection:
 
     def record(self, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
         """`objects`, those with a score of `threshold` at least: category, score, bbox."""
-        found = self._found(answer)
+        found = self._found(answer, labels)
         listed = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         return {"objects": [{"category": labels[label], "score": score, "bbox": box} for label, score, box in listed]}
 
@@ -114,7 +114,7 @@ class ObjectDetection:
         """
         if not any((~truth.crowd).any() for truth in truths):
             raise BadData("no image has a box", why="average precision is a statement about boxes", remedy="take a split whose images have objects")
-        matches = boxes.match(list(truths), [boxes_of(answer) for answer in answers], len(labels))
+        matches = boxes.match(list(truths), [boxes_of(answer, labels) for answer in answers], len(labels))
         found = boxes.measure(matches, labels, self.settings.seed)
         missed, false = boxes.errors(matches, self.settings.threshold)
         wrong = np.flatnonzero(missed + false)
@@ -129,7 +129,7 @@ class ObjectDetection:
 
     def differences(self, truths: Truths, first: Answers, second: Answers, labels: Sequence[str]) -> dict[str, Metric]:
         """By a paired bootstrap of images."""
-        one, other = (boxes.match(list(truths), [boxes_of(answer) for answer in answers], len(labels)) for answers in (first, second))
+        one, other = (boxes.match(list(truths), [boxes_of(answer, labels) for answer in answers], len(labels)) for answers in (first, second))
         return boxes.differences(one, other, self.settings.seed)
 
     def compared(self, truth: Any, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class ObjectDetection:
         image = pixels.opened(row["image"])
         if isinstance(image, str):
             raise BadData("an image that was read before cannot be read", why=image)
-        panels = [Panel(f"predicted, score {self.settings.threshold:g} or more", self._found(answer), scored=True)]
+        panels = [Panel(f"predicted, score {self.settings.threshold:g} or more", self._found(answer, labels), scored=True)]
         return draw(image, panels if truth is None else [*panels, Panel("true", truth, scored=False)], labels)
 
     def _item(self, value: Any, encoder: Any) -> Item | str:
@@ -155,15 +155,16 @@ class ObjectDetection:
             return fitted
         return Item(pixels.patches(*fitted.shape[1:]), fitted, about=image.size)
 
-    def _found(self, answer: Any) -> Boxes:
-        found = boxes_of(answer)
+    def _found(self, answer: Any, labels: Sequence[str]) -> Boxes:
+        found = boxes_of(answer, labels)
         sure = found.scores >= self.settings.threshold
         return Boxes(found.boxes[sure], found.labels[sure], found.scores[sure], found.crowd[sure])
 
 
-def boxes_of(answer: Mapping[str, Any] | None) -> Boxes:
-    """The boxes of an answer; none of one that is None."""
-    return Boxes.of([], []) if answer is None else Boxes.of(answer["boxes"], answer["labels"], answer["scores"])
+def boxes_of(answer: Mapping[str, Any] | None, labels: Sequence[str]) -> Boxes:
+    """The boxes of an answer, in ids of `labels`; none of one that is None."""
+    places = {name: place for place, name in enumerate(labels)}
+    return Boxes.of([], []) if answer is None else Boxes.of(answer["boxes"], [places[name] for name in answer["labels"]], answer["scores"])
 
 
 def _answer(logits: NDArray[np.float64], shares: NDArray[np.float64], size: tuple[int, int], labels: Sequence[str]) -> dict[str, Any] | None:
@@ -184,4 +185,4 @@ def _answer(logits: NDArray[np.float64], shares: NDArray[np.float64], size: tupl
         raise BadData(f"the model gives {classes} scores for {len(labels)} labels", remedy="its config.json names other labels than it has")
     centre, extent = shares[query, :2], shares[query, 2:]
     found = np.hstack([centre - extent / 2, extent]) * np.tile(size, 2)
-    return {"boxes": found.round(2).tolist(), "labels": ids.tolist(), "scores": scores.round(6).tolist()}
+    return {"boxes": found.round(2).tolist(), "labels": [labels[label] for label in ids], "scores": scores.round(6).tolist()}
