@@ -13,7 +13,7 @@ LOCK   := $(BIN)/uv pip compile -q --universal --fork-strategy fewest --generate
 # Tests share their cores with each other: one thread each, said to every library that would take all of them.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup demo test test-here test-cluster test-all browser check bench images cluster-up cluster-down format lock docs clean
+.PHONY: help setup demo test test-here test-cluster test-all test-lowest browser check bench images cluster-up cluster-down format lock docs clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -46,12 +46,20 @@ test-here:
 test-cluster:
 	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 -m "not slow" --durations=30 tests/cluster 2>&1 | sed -u 's/^/cluster| /'
 
-test-all: setup browser ## every test, the slow ones too
+test-all: setup browser ## every test, the slow ones too, and the steps with the lowest versions that pyproject.toml allows
 	$(ONE_THREAD) $(BIN)/pytest tests/unit
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/hubs
 	$(ONE_THREAD) $(BIN)/pytest --timeout 1800 tests/steps
 	$(ONE_THREAD) $(BIN)/pytest tests/browser
 	$(ONE_THREAD) $(BIN)/pytest --timeout 3600 tests/cluster
+	$(MAKE) --no-print-directory test-lowest
+
+# The locks are the newest versions; whoever installs into an environment of their own may have older ones.
+test-lowest: setup
+	test -x $(VENV)-lowest/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip sync -q --python $(VENV)-lowest/bin/python --require-hashes requirements/lowest.txt
+	$(BIN)/uv pip install -q --python $(VENV)-lowest/bin/python --no-deps --no-build-isolation --editable .
+	$(ONE_THREAD) $(VENV)-lowest/bin/python -m pytest --timeout 1800 -m "not slow" tests/steps
 
 browser: # what tests/browser looks at reports with; without it those tests are skipped, and say so
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
@@ -79,14 +87,15 @@ cluster-up: setup ## a real Kubernetes on this machine, two nodes with fake GPUs
 cluster-down: setup ## stop it, and leave nothing behind
 	$(BIN)/python -m tests.cluster.harness down
 
-bench: setup ## the command line against hf, submitting against TorchX and Hera, explain against its calls by hand (KUBECONFIG), fetch against both SDKs, finetune against transformers.Trainer
+bench: setup ## the command line against hf, submitting against TorchX and Hera, explain against its calls by hand (KUBECONFIG), fetch against both SDKs, finetune against transformers.Trainer, infer against calls by hand
 	$(BIN)/python -m compileall -q lib jobs   # as an installed package is, and its peer here
 	$(ONE_THREAD) $(BIN)/python benchmarks/cli.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/submit.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/explain.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/fetch.py
 	$(BIN)/python examples/demo_hub.py .demo/hub
-	$(ONE_THREAD) $(BIN)/python benchmarks/train.py
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.train
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.infer
 
 format: setup ## format, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
@@ -99,6 +108,7 @@ lock: setup ## solve the locks again (make lock UPGRADE=--upgrade: to the newest
 	cp requirements/dev.txt requirements/light.txt
 	$(LOCK) --extra hub pyproject.toml -o requirements/light.txt
 	echo 'torchx[kubernetes] hera' | tr ' ' '\n' | $(LOCK) $(UPGRADE) - -o requirements/peers.txt
+	$(LOCK) --resolution lowest-direct --extra hub --extra jobs --extra dev pyproject.toml -o requirements/lowest.txt
 	$(BIN)/python requirements/pin.py
 
 docs: setup ## what of docs/ is made from the settings of the steps, the table of failures and the categories of explain
@@ -106,4 +116,4 @@ docs: setup ## what of docs/ is made from the settings of the steps, the table o
 	$(BIN)/python docs/generate.py
 
 clean: ## everything that make made, the demo's yard too
-	rm -rf $(VENV) .bench .demo report dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest .bench .demo report dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

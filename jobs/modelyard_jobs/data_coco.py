@@ -25,6 +25,9 @@ from modelyard_jobs.tasks.objects import NO_BOX, clipped
 
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 _SHOWN = 5
+_LARGEST = 1 << 31
+"""Pixels of a side that no image has."""
+_IDS = 1 << 63
 
 
 def find(paths: Sequence[str]) -> list[str]:
@@ -115,11 +118,11 @@ class _Annotations:
             raise BadData(f"the file has no list of {kind}", where=self.name, remedy="a file of COCO has images, categories and annotations")
         found: dict[int, dict[str, Any]] = {}
         for place, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int) or any(field not in entry for field in fields):
-                raise BadData(f"an entry of {kind} lacks id (a whole number), {', '.join(fields)}", where=f"{self.name}: {kind}[{place}]")
+            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int) or abs(entry["id"]) >= _IDS or any(field not in entry for field in fields):
+                raise BadData(f"an entry of {kind} lacks id (a whole number of 64 bits), {', '.join(fields)}", where=f"{self.name}: {kind}[{place}]")
             if entry["id"] in found:
                 raise BadData(f"two {kind} have the id {entry['id']}", where=f"{self.name}: {kind}[{place}]", remedy="give each its own id")
-            if "width" in entry and not all(isinstance(entry[side], int | float) and entry[side] >= 1 for side in ("width", "height")):
+            if "width" in entry and not all(isinstance(entry[side], int | float) and 1 <= entry[side] < _LARGEST for side in ("width", "height")):
                 raise BadData("an image has no size", where=f"{self.name}: image {entry['id']}", why=f"{entry['width']} x {entry['height']}")
             found[entry["id"]] = entry
         return found

@@ -22,6 +22,10 @@ from modelyard_jobs.engine import Part
 from modelyard_jobs.tasks.task import Illustrated, Task
 
 
+UNPAIRED = "backslashreplace"
+"""How half a character is written, such as a label may hold: as JSON's own escape of it."""
+
+
 def run(context: Context) -> Produced:
     """Answer for the rows of a split; what is done is kept window by window."""
     settings = context.settings
@@ -41,7 +45,7 @@ def run(context: Context) -> Produced:
         faults.update(why for why in part.faults.tolist() if why)
         tolerate(faults, len(rows), settings.max_error_rate, whole=False)
         truncated += int(part.truncated.sum())
-        with (context.out / "data" / f"{split}-{number:05d}-of-{files:05d}.jsonl").open("w", encoding="utf-8") as file:
+        with (context.out / "data" / f"{split}-{number:05d}-of-{files:05d}.jsonl").open("w", encoding="utf-8", errors=UNPAIRED) as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(task, part, runner.labels))
         if isinstance(task, Illustrated) and drawn < settings.pictures:
             drawn += _draw(context, task, part, dataset, columns, labels=runner.labels, most=settings.pictures - drawn)
@@ -53,7 +57,8 @@ def run(context: Context) -> Produced:
 
 def tolerate(faults: Counter[str], rows: int, rate: float, *, whole: bool) -> None:
     """BadData when more rows than `rate` of all are unusable. whole: all rows were seen; until then a rate of rows so far says nothing."""
-    if faults.total() > rate * rows:
+    # The share, as it is written in decimals: 0.29 of 100 rows is a hair less than 29.
+    if faults and faults.total() / rows > rate:
         seen = "" if whole else " so far"
         why = "; ".join(f"{why}: {count}" for why, count in faults.most_common(5))
         what = f"{faults.total()} of {rows} rows cannot be used{seen}, more than max_error_rate {rate:g} allows"

@@ -27,7 +27,7 @@ _UNLIMITED = 1 << 30
 class Loaded:
     """model: in eval mode. tokenizer: None for a model of images. labels: in the order of their ids, empty where the model has none.
 
-    parted: it lies on more than one device already.
+    parted: it lies on more than one device already. new: names of the weights that the artifact does not have.
     """
 
     model: Any
@@ -35,6 +35,7 @@ class Loaded:
     encoder: TextEncoder | ImageEncoder
     labels: list[str]
     parted: bool = False
+    new: tuple[str, ...] = ()
 
     def to(self, device: str) -> Any:
         """The model on the device; a parted one where it is, which takes rows from any."""
@@ -75,11 +76,12 @@ def load(task: Task, artifact: Artifact, labels: Sequence[str] | None, dtype: to
             raise Refused("the model runs code of its repository", where=where, why=why, remedy=remedy) from error
         remedy = "a model is a folder with config.json, safetensors and " + ("a tokenizer" if task.encoder == "text" else "preprocessor_config.json")
         raise BadData(f"the model cannot be loaded for {_spaced(task)}", where=where, why=why, remedy=remedy) from error
+    new = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
     _check_weights(task, model, info, new_head=bool(labels))
     if unfit := task.unfit(model.config):
         raise BadData(f"the model is not one for {_spaced(task)}", where=where, why=unfit)
     names = [str(model.config.id2label[place]) for place in range(model.config.num_labels)] if task.labelled else []
-    return Loaded(model.eval(), tokenizer, _encoder(model, tokenizer, artifact), names, parted=bool(laid))
+    return Loaded(model.eval(), tokenizer, _encoder(model, tokenizer, artifact), names, parted=bool(laid), new=tuple(new))
 
 
 class TokenizerEncoder:

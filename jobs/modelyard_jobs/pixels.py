@@ -122,9 +122,11 @@ class Pixels:
     def __init__(self, config: Mapping[str, Any], channels: int) -> None:
         """config: of preprocessor_config.json. channels: 1 or 3, that the model takes. Raises BadData."""
         self.channels = channels
+        if not isinstance(config, Mapping):
+            raise BadData("the model's preprocessing cannot be read", where=CONFIG, why=f"it holds a JSON {type(config).__name__}, not an object")
         named = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
         self._name = named.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
-        if self._name not in KINDS or channels not in {1, 3}:
+        if self._name not in KINDS or channels not in (1, 3):
             why = f"its processor is {named}, for {channels} channels; known are {', '.join(KINDS)}, for 1 or 3"
             raise BadData("images cannot be prepared for this model", where=CONFIG, why=why)
         kind = KINDS[self._name]
@@ -137,6 +139,8 @@ class Pixels:
             self._crop = _sizes(config["crop_size"], square=True) if config.get("do_center_crop", kind.crops) else None
             self._resample = Image.Resampling(config.get("resample", kind.resample))
             self._crop_share = float(config.get("crop_pct") or 224 / 256)
+            if not 0 < self._crop_share <= 1:
+                raise ValueError(f"crop_pct is a share: {self._crop_share}")
             self.masked = bool(config.get("do_pad", kind.pads))
             self._padded = _sizes(config["pad_size"], square=True) if self.masked and config.get("pad_size") else None
             self._table = _table(config, channels, normalizes=config.get("do_normalize", kind.normalizes))
@@ -157,7 +161,7 @@ class Pixels:
         except FileNotFoundError as error:
             why, remedy = f"there is no {Path(str(error.filename)).name}", f"put the model's own {CONFIG} beside its weights"
             raise BadData("the model does not say how its images are prepared", why=why, remedy=remedy) from error
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise BadData("the model's configuration cannot be read", where=CONFIG, why=data.reason(error)) from error
         return cls(config, channels)
 

@@ -34,7 +34,8 @@ from modelyard_jobs.tasks.task import Item, Measurable, Row, Signature, Truths
 from modelyard_jobs.torch_runner import TorchRunner
 
 SIZES = (1, 2, 5, 32)
-"""Rows of the batches that are made without regard to length, as far as CPU_BUDGET has room for them."""
+"""Rows of the batches that are made without regard to length, of at most PROBED tokens or patches each."""
+PROBED = 2048
 ROUNDS = 3
 TIMED_ROWS = 64
 """Rows of a round of the speed's measurement."""
@@ -185,7 +186,7 @@ def _probes(signature: Signature, original: TorchRunner, items: Sequence[Item], 
         rows = min(size, len(items))
         chosen = [items[(start + place) % len(items)] for place in range(rows)]
         start += rows
-        while len(chosen) > 1 and len(chosen) * max(item.size for item in chosen) > CPU_BUDGET:
+        while len(chosen) > 1 and len(chosen) * max(item.size for item in chosen) > PROBED:
             chosen.pop()
         made.append({name: array for name, array in task.collate(chosen, original.encoder).items() if name in signature.inputs})
     if any("sequence" in axes for axes in signature.inputs.values()):

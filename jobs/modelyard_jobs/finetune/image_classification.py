@@ -55,7 +55,7 @@ class ImageClassification:
         """pixel_values and `labels`; every row that has an image counts as one."""
         items, truths = self.train.at(rows)
         batch = tensors(self.task.collate(items, self.encoder))
-        return {**batch, "labels": torch.from_numpy(truths)}, float(max(1, (truths != _NO_LABEL).sum()))
+        return {**batch, "labels": torch.from_numpy(truths)}, float((truths != _NO_LABEL).sum())
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Cross entropy, in float32, summed over rows."""

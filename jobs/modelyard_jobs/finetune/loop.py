@@ -63,7 +63,7 @@ class Objective(Protocol):
     """What `validate` values, in words, such as `validation accuracy`."""
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
-        """Training rows as tensors on the host, and the number of items that their loss sums over."""
+        """Training rows as tensors on the host, and the number of items that their loss sums over, which may be 0."""
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The sum, not the mean, of the items' losses."""
@@ -228,7 +228,7 @@ class Loop:
         started = self.clock()
         parts = [(part, *self.objective.collate(part)) for part in split(rows, self.objective.lengths, state.micro, self.most_tokens)]
         waited = self.clock() - started
-        items = sum(count for _, _, count in parts)
+        items = max(1.0, sum(count for _, _, count in parts))  # of the whole step: a pass without any must not weigh on the others
         loss = torch.zeros((), device=device)
         for _, batch, _ in parts:
             self._pause()

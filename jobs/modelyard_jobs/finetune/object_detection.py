@@ -2,7 +2,8 @@
 
 The loss is what transformers' class of the model says: found boxes are assigned to true ones, then classes and boxes are compared, with the weights
 in its config.json. It is a mean over true boxes, so the loop's items are boxes: times their number it is a sum, and steps of several passes weigh
-each box alike. (DETR's part for classes is a mean over queries; there passes with more boxes weigh more.) A pass without any box counts as one.
+each box alike, and images without any as if they were in one pass with the others. (DETR's part for classes is a mean over queries; there passes with
+more boxes weigh more.)
 Batch norms that the model freezes stay frozen; which ones, its config.json says. Crowds are no target.
 Images are decoded when their batch comes, kept at the model's size while there is room for them, and not altered: no flips, no crops. One that turns
 out to be broken when its turn comes is left out of its batch, and counted; a tenth of them is too much.
@@ -92,14 +93,14 @@ class ObjectDetection:
                 items = [item for item, _ in chosen]
                 batch, count = self._batch(chosen)
                 found = self._forward(model, to_device(batch, device))
-                loss, total = loss + float(found.loss) * count, total + count
+                loss, total = loss + float(found.loss) * max(1.0, count), total + count
                 raws = self.task.raws({name: getattr(found, name).float().cpu().numpy() for name in self.task.outputs}, items)
                 answers += [boxes_of(answer, self.labels) for answer in self.task.answers(raws, items, self.labels)]
                 truths += [self.held_out.examples.truths[places[number]] for number in part]
         if not truths:
             return None
         ap50 = boxes.ap50(truths, answers, len(self.labels))
-        return Score(ap50, loss / total, {"ap50": ap50})
+        return Score(ap50, loss / max(1.0, total), {"ap50": ap50})
 
     def _forward(self, model: nn.Module, batch: Batch) -> Any:
         inputs = {name: tensor for name, tensor in batch.items() if name not in _TARGETS}
@@ -112,7 +113,7 @@ class ObjectDetection:
         batch["class_labels"] = torch.from_numpy(np.concatenate([labels for _, (labels, _) in images]))
         batch["boxes"] = torch.from_numpy(np.concatenate([each for _, (_, each) in images]))
         batch["counts"] = torch.tensor([len(labels) for _, (labels, _) in images])
-        return batch, float(max(1, len(batch["boxes"])))
+        return batch, float(len(batch["boxes"]))
 
 
 class _Images:

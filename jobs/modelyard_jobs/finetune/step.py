@@ -42,7 +42,7 @@ def run(context: Context) -> Produced:
     place = dispatch.place(context, context.decide, method=settings.method)
     loaded = models.load(task, context.inputs["model"], names, torch.float32, place)
     loaded.to(context.device)
-    lora = adapters.attach(loaded.model, settings.lora_rank) if settings.method == "lora" else None
+    lora = adapters.attach(loaded.model, settings.lora_rank, loaded.new) if settings.method == "lora" else None
     if lora:
         context.decide("adapters", {"rank": settings.lora_rank, "layers": lora.targets, "trained": lora.trained}, lora.reason)
     if settings.activation_checkpointing:

@@ -43,8 +43,7 @@ class TokenClassification:
         for place, row in enumerate(rows):
             seen = self.items[row].about
             labels[place, seen.tokens] = self.truths[row].ids[seen.of]
-        # A step of words that have no label at all has no loss, and must not divide by their number.
-        return {**batch, "labels": torch.from_numpy(labels)}, float(max(1, (labels != NONE).sum()))
+        return {**batch, "labels": torch.from_numpy(labels)}, float((labels != NONE).sum())
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Cross entropy, in float32, summed over words."""

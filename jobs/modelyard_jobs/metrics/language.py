@@ -20,6 +20,8 @@ from modelyard.errors import BadData
 from modelyard_jobs.metrics.interval import Metric, bootstrap
 
 MAIN = "log_likelihood"
+_MOST = 700.0
+"""Nats beyond which a perplexity has no number of 64 bits: it stays at that, 1e304."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _of(documents: Documents, name: str) -> Callable[[NDArray[np.int64]], float]
 
 _VALUES: dict[str, Callable[[float, float], float]] = {
     "log_likelihood": lambda loss, _: -loss,
-    "perplexity": lambda loss, _: float(np.exp(loss)),
+    "perplexity": lambda loss, _: float(np.exp(min(loss, _MOST))),
     "token_accuracy": lambda _, hits: hits,
 }
 """Metric -> its value of mean loss and share of hits."""

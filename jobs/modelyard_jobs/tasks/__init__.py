@@ -60,7 +60,7 @@ def found(artifact: Artifact) -> tuple[str, str]:
         architectures = [str(each) for each in config.get("architectures") or []]
     except FileNotFoundError as error:
         raise BadData("the model has no config.json", where=artifact.digest, remedy="a model is a folder with config.json and safetensors") from error
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BadData("the model's config.json cannot be read", where=artifact.digest, why=data.reason(error)) from error
     if known := task_of(architectures):
         return known[0], f"its architecture is {known[1]}"

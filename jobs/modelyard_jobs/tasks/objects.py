@@ -20,6 +20,8 @@ from modelyard_jobs.tasks.columns import shown, unknown
 HAIR = 1.0
 """Pixels that a box may reach out of its image, as rounding does."""
 NO_BOX = "a box is not four numbers"
+_FAR = 1 << 53
+"""Pixels beyond which numbers of 64 bits no longer tell one from the next."""
 _FIELDS = {
     "bbox": ("bbox", "bboxes", "box", "boxes"),
     "category": ("category", "categories", "label", "labels", "class", "category_id"),
@@ -71,7 +73,7 @@ def truths(dataset: Any, column: str, labels: Sequence[str]) -> list[Boxes]:
 
 def clipped(box: Any, width: float, height: float) -> list[float] | str:
     """A box inside of an image of that size, cut where it reaches out by a hair; or what is wrong with it."""
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(side, int | float) and math.isfinite(side) for side in box):
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(side, int | float) and abs(side) < _FAR for side in box):
         return NO_BOX
     x, y, wide, high = map(float, box)
     if wide <= 0 or high <= 0:
@@ -86,7 +88,9 @@ def fault(value: Any, width: float, height: float) -> str | None:
     if isinstance(value, Mapping):
         value = next((value[name] for name in _FIELDS["bbox"] if name in value), None)
     elif isinstance(value, list):
-        value = [next((each[name] for name in _FIELDS["bbox"] if name in each), None) for each in value]
+        value = [next((each[name] for name in _FIELDS["bbox"] if name in each), None) if isinstance(each, Mapping) else None for each in value]
+    if value is not None and not isinstance(value, list):
+        return NO_BOX
     found = (clipped(box, width, height) for box in value or ())
     return next((each for each in found if isinstance(each, str)), None)
 
@@ -136,9 +140,16 @@ def _fields(value: Any, row: int, column: str) -> tuple[list[Any], list[Any], li
     if isinstance(value, list):
         if not value:
             return [], [], []
-        value = {name: [each[name] for each in value] for name in value[0]}
+        if not all(isinstance(each, Mapping) for each in value):
+            raise BadData("an object is missing", where=where, why="one is no object with bbox and category", remedy="take it out of the list")
+        value = {name: [each.get(name) for each in value] for name in dict.fromkeys(name for each in value for name in each)}
+    if not isinstance(value, Mapping):
+        raise BadData("a row has no objects", where=where, why=f"the value is of type {type(value).__name__}", remedy="objects have bbox and category")
     boxes, categories = (value[_name(value, what, column)] or [] for what in ("bbox", "category"))
     crowd = value[_name(value, "iscrowd", column)] if any(name in value for name in _FIELDS["iscrowd"]) else None
+    for what, given in {"bbox": boxes, "category": categories, "iscrowd": crowd or []}.items():
+        if not isinstance(given, list):
+            raise BadData(f"the {what} of a row's objects is no list", where=where, why=f"it is of type {type(given).__name__}")
     if not len(boxes) == len(categories) == len(crowd or categories):
         raise BadData("an image's boxes and categories differ in number", where=where, why=f"{len(boxes)} boxes, {len(categories)} categories")
     return list(boxes), list(categories), list(map(bool, crowd or [False] * len(boxes)))

@@ -49,7 +49,7 @@ def fault(row: Row) -> str | None:
     tags = row["tags"]
     if tags is None:
         return "the tags are missing"
-    if tags and isinstance(tags[0], Mapping):
+    if any(isinstance(tag, Mapping) for tag in tags):
         return _spans_fault(tags, row) if "text" in row else "the tags are spans, and the words a list"
     if any(_is_missing(tag) for tag in tags):
         return "a word has no tag"
@@ -103,7 +103,7 @@ def _names(tags: Iterable[Any], feature: Any) -> list[str]:
     """The names of a row's tags, or the types of its spans."""
     if _is_spans(feature):
         kind = _kind(feature)
-        return _names([tag[kind] for tag in tags], feature[kind])
+        return _names([tag[kind] for tag in tags if tag is not None], feature[kind])
     known = [tag for tag in tags if not _is_missing(tag)]
     declared = getattr(feature, "names", None)
     if declared is None:
@@ -136,10 +136,12 @@ def _completed(found: set[str]) -> list[str]:
     return sorted(found | {f"{prefix}-{kind}" for prefix in prefixes for _, kind in parts})
 
 
-def _spans_fault(spans: Sequence[Mapping[str, Any]], row: Row) -> str | None:
+def _spans_fault(spans: Sequence[Mapping[str, Any] | None], row: Row) -> str | None:
     taken = np.zeros(len(row["text"]), dtype=np.bool_)
     places = words.of(row).places
     for span in spans:
+        if span is None:
+            return "a span is missing"
         start, end = span["start"], span["end"]
         if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(row["text"])):
             return "a span is not inside the text"
