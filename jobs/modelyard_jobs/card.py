@@ -6,6 +6,7 @@ The same facts give the same bytes: there is no date in it. What is not known is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a card says. licence: what it is published under; gate: as the step's result has it; paths: of the files beside the card."""
+    """All that a card says.
+
+    licence: what it is published under; gate: as the step's result has it; paths: of the files beside the card; chats: it has a chat template.
+    """
 
     to: HubRef
     version: str
@@ -61,6 +65,7 @@ class Facts:
     paths: Sequence[str]
     measured: Measured | None = None
     gate: Mapping[str, Any] | None = None
+    chats: bool = False
 
 
 def readme(facts: Facts) -> str:
@@ -130,7 +135,8 @@ def _summary(facts: Facts) -> str:
 
 def _use(facts: Facts) -> list[str]:
     training = facts.provenance.training
-    return ["## How to use it", *how_to(facts.to, facts.task, facts.paths, training.settings.get("max_length") if training else None)]
+    longest = training.settings.get("max_length") if training else None
+    return ["## How to use it", *how_to(facts.to, facts.task, facts.paths, longest, chats=facts.chats)]
 
 
 def _worth(facts: Facts) -> list[str]:
@@ -322,10 +328,11 @@ def _between(metric: Mapping[str, Any]) -> str:
 
 
 def _type(metric: str) -> str:
-    """The hubs' word for a metric such as `f1_macro`."""
-    return metric.partition("_")[0]
+    """The hubs' word for a metric such as `f1_macro`: without how it was averaged."""
+    return _AVERAGED.sub("", metric)
 
 
+_AVERAGED = re.compile(r"_(macro|weighted|top5)$")
 _UNSAFE = str.maketrans({"`": "'", "|": "¦"})
 """What would end code, or a table's cell: a bar cannot be escaped in all texts, since a backslash before it would escape the escape."""
 _HUBS = {"modelscope": "ModelScope", "hf": "Hugging Face"}

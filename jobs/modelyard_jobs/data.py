@@ -257,4 +257,6 @@ def _find_fault(path: Path, suffix: str) -> tuple[int, str]:
                 return number, f"byte 0x{raw[error.start]:02x} is not UTF-8"
             except json.JSONDecodeError as error:
                 return number, f"the line is no JSON ({error.msg})"
+            except (RecursionError, ValueError) as error:  # brackets without end; a number of thousands of digits
+                return number, f"the line cannot be read ({error})"
     return 0, ""

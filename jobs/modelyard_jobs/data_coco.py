@@ -118,7 +118,12 @@ class _Annotations:
             raise BadData(f"the file has no list of {kind}", where=self.name, remedy="a file of COCO has images, categories and annotations")
         found: dict[int, dict[str, Any]] = {}
         for place, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int) or abs(entry["id"]) >= _IDS or any(field not in entry for field in fields):
+            if (
+                not isinstance(entry, dict)
+                or not isinstance(entry.get("id"), int)
+                or abs(entry["id"]) >= _IDS
+                or any(field not in entry for field in fields)
+            ):
                 raise BadData(f"an entry of {kind} lacks id (a whole number of 64 bits), {', '.join(fields)}", where=f"{self.name}: {kind}[{place}]")
             if entry["id"] in found:
                 raise BadData(f"two {kind} have the id {entry['id']}", where=f"{self.name}: {kind}[{place}]", remedy="give each its own id")

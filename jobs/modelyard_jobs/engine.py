@@ -166,12 +166,11 @@ class Engine:
 
         Adds to the speed's tokens.
         """
-        rows = [row for row in rows if self.task.fault(row) is None]
+        rows = [row for row in rows if not isinstance(self.prepare([row])[0], str)]
         timed = []
         for row in [*rows[:1], *rows]:
             begun = time.perf_counter()
-            items = [item for item in self.prepare([row]) if not isinstance(item, str)]
-            for _, batch, raws in self._batches(items, lambda _: None):
+            for _, batch, raws in self._batches(self.prepare([row]), lambda _: None):
                 self.task.answers(raws, batch, self.runner.labels)
             timed.append((time.perf_counter() - begun) * 1000)
         if not timed:
@@ -192,6 +191,8 @@ class Engine:
             except OutOfMemory as error:
                 if count == 1:
                     what, remedy = f"one row of {chosen[0].size} tokens does not fit on the device", "a lower max_length, or a larger device"
+                    if self.task.encoder == "image":
+                        what, remedy = f"one image of {chosen[0].size} patches of 16 x 16 pixels does not fit on the device", "a larger device"
                     raise DeviceOom(what, why=str(error), remedy=remedy) from error
                 self.budget.refuse(count * chosen[0].size)
                 continue

@@ -2,7 +2,8 @@
 
 metrics.json (schema 1) holds
   schema, task, split           what was measured
-  rows                          in the split; usable; evaluated; faults: why the others are not, with counts; seed of the sample
+  rows                          in the split; usable; evaluated; faults: why the others are not, with counts, also those of the other model alone;
+                                seed of the sample. More than `max_error_rate` of them, of the split or of the sample, fail the step
   labels                        the model's, in the order of their ids; empty where the task has none
   main                          the metric that models are compared by
   metrics                       name -> value, low, high (95 %), n, interval; with `against` also `difference`: the value less that of the other
@@ -34,11 +35,11 @@ from numpy.typing import NDArray
 from modelyard.errors import BadData
 from modelyard_jobs import data, engine, tasks
 from modelyard_jobs.context import Context, Produced
-from modelyard_jobs.infer import tolerate
+from modelyard_jobs.infer import UNPAIRED, tolerate
 from modelyard_jobs.metrics import slices
 from modelyard_jobs.metrics.interval import Metric
 from modelyard_jobs.tasks.columns import shown
-from modelyard_jobs.tasks.task import Answers, Illustrated, Measurable, Measured, Truths
+from modelyard_jobs.tasks.task import Answers, Choosing, Illustrated, Measurable, Measured, Truths
 
 SCHEMA = 1
 _ERRORS = 25
@@ -75,6 +76,7 @@ def run(context: Context) -> Produced:
     if settings.slice_by is not None:
         tasks.columns.find(dataset, "slice_by", settings.slice_by, ())
     usable, faults = tasks.usable(task, dataset, columns)
+    tolerate(faults, len(dataset), settings.max_error_rate, whole=True)
     rows = usable[data.sample(settings.rows, len(usable), settings.seed)]
     asked = _Rows(dataset, columns, rows)
 
@@ -88,9 +90,13 @@ def run(context: Context) -> Produced:
     del runner  # the other model gets its memory
     other = _other(context, task, labels, asked, found)
 
-    good = np.flatnonzero((found.faults == "") & (other.faults == "" if other else True))
-    late = Counter(why for why in found.faults.tolist() if why)
+    # Where the two do not fail on the same rows, they are compared on those that both have answered.
+    late = Counter[str]()
+    reasons = found.faults if other is None else np.where(found.faults == "", other.faults, found.faults)
+    for why in filter(None, reasons.tolist()):
+        tasks.count(late, why)
     tolerate(late, len(rows), settings.max_error_rate, whole=True)
+    good = np.flatnonzero(reasons == "")
     if not len(good):
         raise BadData("no row can be evaluated", why="; ".join(late), remedy="mend the rows, or name the right column")
     truths, numbers = _at(truths, good), rows[good]
@@ -106,6 +112,8 @@ def run(context: Context) -> Produced:
         for name, difference in theirs.items():
             measured[name]["difference"] = asdict(difference)
     worst = result.worst[:_ERRORS]
+    # A row that is asked once for each choice fills as many times its length.
+    lengths = found.sizes[good] // (len(task.choices) if isinstance(task, Choosing) else 1)
     document = {
         "schema": SCHEMA,
         "task": task.name,
@@ -114,7 +122,7 @@ def run(context: Context) -> Produced:
             "split": len(dataset),
             "usable": len(usable),
             "evaluated": len(good),
-            "faults": dict(Counter(faults) + late),
+            "faults": dict(faults + late),
             "seed": settings.seed if len(rows) < len(usable) else None,
         },
         "labels": labels,
@@ -128,11 +136,13 @@ def run(context: Context) -> Produced:
             "max_length": max_length,
         },
         "overlap": _overlap(splits, split, dataset.select(numbers), next(iter(columns.values()))),
-        "slices": _slices(asked, numbers, found.sizes[good], result.right, column=settings.slice_by, encoder=task.encoder),
+        "slices": _slices(asked, numbers, lengths, result.right, column=settings.slice_by, encoder=task.encoder),
         "errors": list(_errors(context, task, asked, numbers[worst], worst, truths=truths, answers=answers, labels=labels, records=records)),
     }
-    (context.out / "metrics.json").write_text(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with (context.out / "predictions.jsonl").open("w", encoding="utf-8") as file:
+    (context.out / "metrics.json").write_text(
+        json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8", errors=UNPAIRED
+    )
+    with (context.out / "predictions.jsonl").open("w", encoding="utf-8", errors=UNPAIRED) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     main = {name: round(getattr(result.metrics[result.main], name), 4) for name in ("value", "low", "high")}
     context.log.info("evaluated", split=split, rows=len(good), **{result.main: main})
@@ -180,7 +190,10 @@ def _other(context: Context, task: Measurable, labels: Sequence[str], asked: _Ro
     its = _answers(context, runner, asked, "against")
     if isinstance(its.answers, list):  # these name labels
         return its
-    return replace(its, answers=its.answers[:, [runner.labels.index(name) for name in labels]])
+    # By name, and those of one name in their order: ImageNet's labels have two cranes.
+    places = np.empty(len(labels), dtype=np.int64)
+    places[np.argsort(np.array(labels), kind="stable")] = np.argsort(np.array(runner.labels), kind="stable")
+    return replace(its, answers=its.answers[:, places])
 
 
 def _against(

@@ -21,7 +21,6 @@ from modelyard_jobs.context import Context, Produced
 from modelyard_jobs.engine import Part
 from modelyard_jobs.tasks.task import Illustrated, Task
 
-
 UNPAIRED = "backslashreplace"
 """How half a character is written, such as a label may hold: as JSON's own escape of it."""
 
@@ -42,7 +41,8 @@ def run(context: Context) -> Produced:
     faults = Counter[str]()
     truncated = drawn = 0
     for number, part in enumerate(engine.parts(context, runner, dataset, columns, rows)):
-        faults.update(why for why in part.faults.tolist() if why)
+        for why in filter(None, part.faults.tolist()):
+            tasks.count(faults, why)
         tolerate(faults, len(rows), settings.max_error_rate, whole=False)
         truncated += int(part.truncated.sum())
         with (context.out / "data" / f"{split}-{number:05d}-of-{files:05d}.jsonl").open("w", encoding="utf-8", errors=UNPAIRED) as file:

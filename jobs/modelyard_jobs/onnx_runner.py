@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.errors import BadData, NoAccelerator
+from modelyard.errors import BadData, NoAccelerator, Usage
 from modelyard.yard import Artifact
 from modelyard_jobs import data, exported
 from modelyard_jobs.engine import OutOfMemory
@@ -42,8 +42,12 @@ class OnnxRunner:
 
     @classmethod
     def load(cls, task: Task, artifact: Artifact, graph: str, *, device: str, threads: int) -> OnnxRunner:
-        """The artifact's graph of that name."""
-        return cls(task, artifact.path, exported.read(artifact), graph, device=device, threads=threads)
+        """The artifact's graph of that name. Raises Usage: it was exported for another task, whose inputs and outputs are others."""
+        description = exported.read(artifact)
+        if description.task != task.name:
+            remedy = f"task: {description.task}, or export the model for {task.name}"
+            raise Usage(f"the model is an export for {description.task}, not for {task.name}", where=artifact.digest, remedy=remedy)
+        return cls(task, artifact.path, description, graph, device=device, threads=threads)
 
     def raws(self, items: Sequence[Item]) -> list[Any]:
         """The task's raws of one batch."""

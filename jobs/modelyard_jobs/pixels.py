@@ -139,7 +139,7 @@ class Pixels:
             self._crop = _sizes(config["crop_size"], square=True) if config.get("do_center_crop", kind.crops) else None
             self._resample = Image.Resampling(config.get("resample", kind.resample))
             self._crop_share = float(config.get("crop_pct") or 224 / 256)
-            if not 0 < self._crop_share <= 1:
+            if not 0.01 <= self._crop_share <= 1:
                 raise ValueError(f"crop_pct is a share: {self._crop_share}")
             self.masked = bool(config.get("do_pad", kind.pads))
             self._padded = _sizes(config["pad_size"], square=True) if self.masked and config.get("pad_size") else None

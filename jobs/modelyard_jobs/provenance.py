@@ -156,6 +156,16 @@ def made_for(model: Artifact) -> tuple[str | None, list[str]]:
         return None, []
 
 
+def chats(model: Artifact) -> bool:
+    """Whether its tokenizer has a chat template: a file of its own, or, as older ones have it, in tokenizer_config.json."""
+    if any(entry.path == "chat_template.jinja" for entry in model.files):
+        return True
+    try:
+        return bool(json.loads(files.read(model.path / "tokenizer_config.json") or b"{}").get("chat_template"))
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
 def _shown(ref: str) -> str:
     """The ref, a path by its last component alone: where it lay is nobody's business."""
     parsed = _parsed(ref)

@@ -99,6 +99,7 @@ def _content(context: Context, lineage: Lineage, to: HubRef, gate: Mapping[str, 
         paths=sorted(content),
         measured=_measured(context, lineage, sources, traced) if metrics else None,
         gate=gate,
+        chats=provenance.chats(traced.weights),
     )
     configuration = {"framework": "pytorch", **({"task": card.MODELSCOPE_TASKS.get(task, task)} if task else {})}
     written = {"README.md": card.readme(facts), "configuration.json": json.dumps(configuration, indent=2) + "\n"}

@@ -57,6 +57,10 @@ _WORDS = (
     'words = ["Ada", "Lovelace", "lives", "in", "London"]\n'
     'batch = tokenizer(words, is_split_into_words=True, truncation=True{length}, return_tensors="{kind}")\n'
 )
+_FIRST = (
+    "# A word's label is the one on its first token; those on its others mean nothing.\n"
+    "first = {word: place for place, word in reversed(list(enumerate(batch.word_ids()))) if word is not None}\n"
+)
 _GAP = (
     'batch = tokenizer(f"Paris is the capital of {{tokenizer.mask_token}}.", return_tensors="{kind}")\n'
     'place = batch["input_ids"][0].tolist().index(tokenizer.mask_token_id)\n'
@@ -89,10 +93,9 @@ _WAYS = {
     "token-classification": _Way(
         "AutoModelForTokenClassification",
         _WORDS,
-        "best = model(**batch).logits[0].argmax(-1).tolist()\n"
-        "print([(words[word], model.config.id2label[label]) for word, label in zip(batch.word_ids(), best) if word is not None])",
-        f"best = {_FEED}[0][0].argmax(-1)\n{_NAMED}"
-        "print([(words[word], labels[str(label)]) for word, label in zip(batch.word_ids(), best) if word is not None])",
+        f"best = model(**batch).logits[0].argmax(-1).tolist()\n{_FIRST}"
+        "print([(words[word], model.config.id2label[best[place]]) for word, place in sorted(first.items())])",
+        f"best = {_FEED}[0][0].argmax(-1)\n{_NAMED}{_FIRST}print([(words[word], labels[str(best[place])]) for word, place in sorted(first.items())])",
     ),
     "fill-mask": _Way(
         "AutoModelForMaskedLM",
@@ -126,10 +129,13 @@ _WAYS = {
 _ANY = _Way("AutoModel", _TEXTS, "print(model(**batch))")
 
 
-def how_to(to: HubRef, task: str | None, paths: Sequence[str], max_length: int | None) -> list[str]:
-    """Paragraphs: a block by transformers, and, where there is a graph that can be used alone, one by ONNX Runtime. paths: of what is published."""
+def how_to(to: HubRef, task: str | None, paths: Sequence[str], max_length: int | None, *, chats: bool = False) -> list[str]:
+    """Paragraphs: a block by transformers, and, where there is a graph that can be used alone, one by ONNX Runtime.
+
+    paths: of what is published. chats: its tokenizer has a chat template.
+    """
     way = _WAYS.get(task or "", _ANY)
-    batch = _CHAT if task == "text-generation" and "chat_template.jinja" in paths else way.batch
+    batch = _CHAT if task == "text-generation" and chats else way.batch
     names = {
         "client": "modelscope" if to.scheme == "modelscope" else "huggingface_hub",
         "repository": f"{to.owner}/{to.name}",

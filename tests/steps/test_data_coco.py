@@ -143,6 +143,10 @@ def test_an_image_on_its_side(read):
         (annotation(bbox=[10, 10, 20]), ["not four numbers"]),
         (annotation(bbox="10 10 20 30"), ["not four numbers"]),
         (annotation(bbox=[10, 10, "20", 30]), ["not four numbers"]),
+        (annotation(bbox=[10, 10, 10**400, 30]), ["not four numbers"]),
+        (annotation(id=1 << 63), ["annotations[0]", "id (a whole number of 64 bits)"]),
+        (coco(images=[{"id": 7, "file_name": "a.png", "width": float("inf"), "height": 80}], annotations=[]), ["image 7", "no size"]),
+        (coco(images=[{"id": 7, "file_name": "a.png", "width": 10**30, "height": 80}], annotations=[]), ["image 7", "no size"]),
         (annotation(category_id=2), ["no category 2"]),
         (annotation(category_id=[1]), ["no category [1]"]),
         (annotation(image_id=8), ["image 8", "no such image"]),
@@ -227,6 +231,9 @@ def test_objects_of_a_column(read, rows):
         ([{"bbox": [[1, 2, 3, 4]], "category": ["a"]}, None], ["row 1", "the value is missing"]),
         ([{"bbox": [[1, 2, 3, 4]], "category": ["c"]}], ["the data have c", "a, b"]),
         ([{"bbox": [[1, 2, 3, 4]], "name": ["c"]}], ["no category"]),
+        ([{"bbox": [1, 2, 3, 4], "category": "a"}], ["row 0", "category of a row's objects is no list", "type str"]),
+        ([{"bbox": 5, "category": ["a"]}], ["row 0", "bbox of a row's objects is no list", "type int"]),
+        ([[{"bbox": [1, 2, 3, 4], "category": "a"}, None]], ["row 0", "an object is missing"]),
         (["cat"], ["holds no objects"]),
     ],
 )
@@ -236,6 +243,16 @@ def test_objects_that_cannot_be_used(read, rows, said):
         objects.truths(dataset, "objects", ["a", "b"])
     for part in ["column objects", *said]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"bbox": 5, "category": 1}, {"bbox": [5], "category": [1]}, [{"bbox": [1, 2, 3, 4], "category": "a"}, None], [5], [[1, 2, 3, 4]], 5, "a"],
+)
+def test_a_value_that_is_no_list_of_boxes_is_a_fault(value):
+    assert objects.fault(value, 100, 80) == objects.NO_BOX
+    assert objects.fault(None, 100, 80) is None
+    assert objects.fault([], 100, 80) is None
 
 
 def test_numbers_are_ids_where_the_model_has_no_names(read):

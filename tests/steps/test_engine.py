@@ -15,6 +15,7 @@ from modelyard.errors import DeviceOom, Yielded
 from modelyard.steps import Infer
 from modelyard.yard import Yard
 from modelyard_jobs import engine, infer
+from modelyard_jobs.tasks.text import NO_TOKEN
 from modelyard_jobs.tasks.text_classification import TextClassification
 from tests.steps.fake import FakeContext, artifact
 
@@ -98,6 +99,22 @@ def test_a_row_without_room_is_an_end_with_a_name() -> None:
     made = engine.Engine(runner, runner.task, 256, 64)
     with pytest.raises(DeviceOom, match="one row of 4 tokens"):
         answered(made, rows(10))
+    runner.task.encoder = "image"
+    with pytest.raises(DeviceOom, match="one image of 4 patches of 16 x 16 pixels") as raised:
+        answered(made, rows(10))
+    assert "max_length" not in raised.value.remedy
+
+
+def test_a_text_without_a_token_is_a_fault() -> None:
+    class Silent(Words):
+        def texts(self, texts: Any, max_length: int, pairs: Any = None) -> tuple[list[list[int]], list[bool]]:
+            return [[] if text == "-" else [1] for text in texts], [False] * len(texts)
+
+    runner = Room()
+    runner.encoder = Silent()
+    made = engine.Engine(runner, runner.task, 256, 64)
+    found = made.answer(made.prepare([{"text": "-"}, {"text": "1"}, {"text": "-"}]), lambda _: None)
+    assert found.faults.tolist() == [NO_TOKEN, "", NO_TOKEN]
 
 
 @pytest.fixture

@@ -345,3 +345,47 @@ def test_interrupted_in_the_second_model_the_first_is_not_run_again(run, levelle
     assert calls == [16, 16, 8, 16, 16, 16, 8]
     for name in ("metrics.json", "predictions.jsonl"):
         assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
+
+
+def test_of_two_models_rows_that_only_one_can_answer_are_counted_and_left_out(run, levelled, other, monkeypatch):
+    prepare, encoders = TextClassification.prepare, []
+
+    def choosy(self, rows, encoder, max_length):
+        encoders.extend([] if encoder in encoders else [encoder])
+        unable = {texts(60)[place]: f"model {number} cannot" for number, place in ((0, 3), (1, 7), (1, 8))}
+        mine = f"model {encoders.index(encoder)} cannot"
+        return [mine if unable.get(row["text"]) == mine else item for row, item in zip(rows, prepare(self, rows, encoder, max_length), strict=True)]
+
+    monkeypatch.setattr(TextClassification, "prepare", choosy)
+    files = {"test.jsonl": jsonl(sorted_rows(60))}
+    _, document, predictions = run(files, source=levelled, against=other)
+    assert [record["row"] for record in predictions] == [row for row in range(60) if row not in {3, 7, 8}]
+    assert document["rows"]["evaluated"] == document["metrics"]["accuracy"]["n"] == document["against"]["metrics"]["accuracy"]["n"] == 57
+    assert document["rows"]["faults"] == {"model 0 cannot": 1, "model 1 cannot": 2}
+    encoders.clear()
+    with pytest.raises(BadData, match="3 of 60 rows") as refused:
+        run(files, number=1, source=levelled, against=other, max_error_rate=0.04)
+    assert "model 1 cannot: 2" in refused.value.why
+
+
+def test_two_labels_of_one_name_stay_two(run, yard, tmp_path):
+    """As the cranes of ImageNet: what the other model says of the second is not what it says of the first."""
+    twice = ["crane", "pos", "crane"]
+    first, second = (artifact(yard, "model", level(tiny_model(tmp_path / str(seed), twice, seed=seed), texts(60))) for seed in (0, 5))
+    files = {"test.jsonl": jsonl([{"text": text, "label": "crane"} for text in texts(60)])}
+    alone = run(files, source=second)[1]["metrics"]["accuracy"]["value"]
+    document = run(files, number=1, source=first, against=second)[1]
+    assert 0 < alone < 1
+    assert document["against"]["metrics"]["accuracy"]["value"] == alone
+
+
+def test_rows_that_fail_late_have_no_latency(run, levelled, monkeypatch):
+    prepare = TextClassification.prepare
+    monkeypatch.setattr(
+        TextClassification,
+        "prepare",
+        lambda self, rows, *more: ["late" if row["text"] == "bad" else item for row, item in zip(rows, prepare(self, rows, *more), strict=True)],
+    )
+    rows = [*sorted_rows(18), {"text": "bad", "label": "neg"}]
+    context, _, _ = run({"test.jsonl": jsonl(rows[::-1])}, source=levelled)
+    assert context.details["latency"]["n"] == engine.TIMED - 1

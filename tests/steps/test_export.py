@@ -24,6 +24,8 @@ from modelyard_jobs import export, exported, models, tasks
 from modelyard_jobs.engine import Engine
 from modelyard_jobs.export import graph, int8, parity
 from modelyard_jobs.onnx_runner import OnnxRunner, PlainEncoder
+from modelyard_jobs.tasks.tags import Tagged
+from modelyard_jobs.tasks.token_classification import TokenClassification
 from modelyard_jobs.torch_runner import TorchRunner
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, level, tiny_model, tiny_tokenizer
@@ -323,6 +325,7 @@ def test_one_row_is_enough(prepared, traced, place):
     context = prepared(rows=artifact(place.yard, "dataset", {"test.jsonl": jsonl([{"text": "good"}])}))
     export.run(context)
     assert context.details["parity"]["rows"] == 1
+    assert [rows for rows, _ in context.details["parity"]["shapes"]] == [1, 2, 5, 32, 1], "the axis of rows is proven by one row as well"
 
 
 def test_int8_that_agrees_is_kept(prepared, traced, place):
@@ -471,3 +474,16 @@ def test_no_number_is_no_parity(bad):
         compare(good, broken)
     with pytest.raises(BadData, match="the model gave no number for 1 of 4"):
         compare(broken, good)
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(1, False), (150, False), (400, True)])
+def test_few_rows_that_stay_as_they_are_prove_nothing_for_spans_either(rows, kept):
+    labels = ["O", "B-A", "I-A"]
+    truth, answer = Tagged(np.array([1, 2, 0]), [(0, 1), (2, 3), (4, 5)]), {"labels": ["B-A", "I-A", "O"], "scores": [0.9] * 3, "spans": []}
+    logits = np.tile(np.eye(3, dtype=np.float32)[[1, 2, 0]], (rows, 1, 1))
+    task, answers = TokenClassification(Export(model="m", parity="d")), dict.fromkeys(("torch", "onnx", "int8"), [answer] * rows)
+    comparison = parity.Comparison("token")
+    comparison.add({"logits": logits}, {"logits": logits}, None)
+    verdict = int8.judge(task, [truth] * rows, answers, labels, parity=comparison.result(rows), sizes=(100, 30))
+    assert verdict["kept"] is kept
+    assert verdict["metric"] == "f1"

@@ -153,6 +153,14 @@ def test_an_engine_that_the_model_is_not_for(place, prepared, step, model, name,
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize("step", [infer, evaluate])
+def test_an_export_for_another_task(place, prepared, step):
+    context = prepared(place.onnx, {infer: Infer, evaluate: Evaluate}[step], task="fill-mask")
+    with pytest.raises(Usage, match="export for text-classification, not for fill-mask") as caught:
+        step.run(context)
+    assert "task: text-classification" in caught.value.remedy
+
+
 def test_two_models_are_compared_each_by_its_own_engine(place, prepared):
     context = prepared(place.model, Evaluate, against="c")
     context.inputs = {**context.inputs, "against": place.onnx}

@@ -144,6 +144,22 @@ def test_accumulated_gradient_is_the_large_batch_gradient(make, micro):
     assert norm == pytest.approx(torch.cat([gradient.flatten() for gradient in expected]).norm().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("bare", [{0, 3, 4}, {40, 43}, {0, 3, 4, 9, 17, 21, 22, 30, 33, 40, 43}])
+def test_passes_without_an_item_do_not_weigh_on_the_others(make, bare):
+    class Sparse(Toy):
+        def collate(self, rows):
+            batch, _ = super().collate(rows)
+            return {**batch, "poisoned": torch.tensor([float(row not in bare) for row in rows])}, float(sum(row not in bare for row in rows))
+
+    rows = np.array([0, 3, 4, 9, 17, 21, 22, 30, 33, 40, 43])
+    measured = [make(Sparse(), batch_size=micro, max_grad_norm=1e9, key=f"{micro:064x}") for micro in (1, 11)]
+    for loop in measured:
+        loop.model.eval()
+    (loss, norm), (large, its) = (loop._gradient(rows).tolist() for loop in measured)
+    assert (loss, norm) == (pytest.approx(large, rel=1e-5), pytest.approx(its, rel=1e-5))
+    assert (loss == 0) == (len(bare) == len(rows))
+
+
 def test_accumulation_trains_as_the_large_batch_does(make):
     large = make(Toy(), batch_size=24, epochs=3, key="01" * 32)
     small = make(Toy(), batch_size=8, accumulate=3, epochs=3, key="02" * 32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Yard, dict[str, Ar
 
 @pytest.fixture
 def tried(models: tuple[Yard, dict[str, Artifact]], tmp_path: Path) -> Any:
-    """tried(verb, files, **settings) -> the context of the step that came to its end, or the Failure that it ended with."""
+    """tried(verb, files, model=…, **settings) -> the context of the step that came to its end, or the Failure that it ended with."""
     yard, found = models
     numbers = iter(range(100))
 
-    def go(verb: str, files: Mapping[str, bytes | str], **settings: Any) -> FakeContext | Failure:
+    def go(verb: str, files: Mapping[str, bytes | str], *, model: Artifact | None = None, **settings: Any) -> FakeContext | Failure:
         run, usual = STEPS[verb]
-        inputs = {"model": found["base" if verb == "finetune" else "trained"], "data": artifact(yard, "dataset", files)}
+        inputs = {"model": model or found["base" if verb == "finetune" else "trained"], "data": artifact(yard, "dataset", files)}
         number = next(numbers)
         key = f"{abs(hash((str(tmp_path), number))):064x}"
         context = FakeContext(usual.model_copy(update=settings), inputs, yard, tmp_path / f"work-{number}", key=key)
@@ -226,7 +227,8 @@ def test_duplicate_ids_and_rows(tried: Any, verb: str) -> None:
     ids=["numbers", "objects", "lists", "no strings"],
 )
 def test_a_column_of_mixed_types(tried: Any, verb: str, text: Any) -> None:
-    found = tried(verb, {"train.jsonl": jsonl(rows(40, text=text))}, text="text")
+    allowed = {"max_error_rate": 0.5} if verb == "evaluate" else {}
+    found = tried(verb, {"train.jsonl": jsonl(rows(40, text=text))}, text="text", **allowed)
     if verb == "evaluate" and isinstance(found, FakeContext):
         assert json.loads((found.out / "metrics.json").read_text())["rows"]["evaluated"] == 20, "those that are strings"
     else:
@@ -263,6 +265,13 @@ def test_a_file_of_another_kind(tried: Any, verb: str, name: str) -> None:
 @pytest.mark.parametrize("verb", ALL)
 def test_a_line_that_is_cut(tried: Any, verb: str) -> None:
     failed(tried(verb, {"train.jsonl": jsonl(rows(30))[:-20]}), BadData, "train.jsonl:30")
+
+
+@pytest.mark.parametrize("verb", ALL)
+@pytest.mark.parametrize("value", ["[" * 100000, "1" * 5000, "[" * 5000 + "]" * 5000], ids=["brackets", "digits", "depth"])
+def test_a_value_that_the_reader_gives_up_on(tried: Any, verb: str, value: str) -> None:
+    files = {"train.jsonl": jsonl(rows(3)) + '{"text": ' + value + ', "label": "bad"}\n' + jsonl(rows(20, text=["good"]))}
+    failed(tried(verb, files), BadData, "train.jsonl:4", "cannot be read")
 
 
 @pytest.mark.parametrize("verb", ALL)
@@ -326,6 +335,30 @@ def test_more_of_them_than_allowed_fail_the_step_with_counts(tried: Any) -> None
     assert len(records(done(tried("infer", files, max_error_rate=0.4)))) == 60
     failed(tried("infer", files, max_error_rate=0.39), BadData, "24 of 60")
     failed(tried("infer", {"train.jsonl": jsonl([*rows(20), {"text": None, "label": "bad"}])}, max_error_rate=0.0), BadData, "1 of 21")
+    failed(tried("evaluate", files), BadData, "24 of 60 rows", "the text is missing: 12", "the text is empty: 12", "max_error_rate 0.1")
+    assert json.loads((done(tried("evaluate", files, max_error_rate=0.4)).out / "metrics.json").read_text())["rows"]["evaluated"] == 36
+
+
+@pytest.mark.parametrize("verb", ["infer", "evaluate"])
+def test_the_rate_of_errors_is_that_which_is_written(tried: Any, verb: str) -> None:
+    """29 of 100 are not more than 0.29, though 100 times the float 0.29 is a hair less than 29."""
+    files = {"train.jsonl": jsonl(rows(100, text=lambda number: None if number < 29 else "good"))}
+    done(tried(verb, files, max_error_rate=0.29))
+    failed(tried(verb, files, max_error_rate=0.28), BadData, "29 of 100")
+
+
+@pytest.mark.parametrize("verb", ["infer", "evaluate"])
+def test_half_a_character_in_a_label_of_the_model(tried: Any, models: Any, tmp_path: Path, verb: str) -> None:
+    yard, found = models
+    half = tmp_path / "half"
+    shutil.copytree(found["trained"].path, half)
+    config = json.loads((half / "config.json").read_text())
+    (half / "config.json").write_text(json.dumps({**config, "id2label": {"0": "\ud83d", "1": "good"}, "label2id": {"\ud83d": 0, "good": 1}}))
+    values = rows(20, label="good")
+    context = done(tried(verb, {"train.jsonl": jsonl(values)}, model=artifact(yard, "model", half)))
+    written = records(context) if verb == "infer" else [json.loads(line) for line in (context.out / "predictions.jsonl").open(encoding="utf-8")]
+    assert {record["label" if verb == "infer" else "predicted"] for record in written} <= {"\ud83d", "good"}
+    assert len(written) == 20
 
 
 def test_too_many_errors_end_the_step_as_soon_as_that_is_certain(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:

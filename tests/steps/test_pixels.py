@@ -142,11 +142,22 @@ def test_the_channels_of_a_backbone_are_found(tmp_path: Path) -> None:
         ({"image_processor_type": "ViTImageProcessor", "size": 8, "image_mean": [0.5], "image_std": [0.5, 0.5, 0.5]}, "1 channels, the model has 3"),
         ({"image_processor_type": "ViTImageProcessor", "size": 8, "image_mean": 0.5, "image_std": 0}, "zero"),
         ({"image_processor_type": "ViTImageProcessor", "size": 8, "resample": 99, "do_normalize": False}, "99"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": 8, "crop_pct": float("nan"), "do_normalize": False}, "crop_pct"),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": 8, "crop_pct": 1e-320, "do_normalize": False}, "crop_pct"),
+        (["ViTImageProcessor"], "JSON list"),
     ],
 )
-def test_a_preprocessing_that_makes_no_sense_is_refused(config: dict[str, Any], words: str) -> None:
+def test_a_preprocessing_that_makes_no_sense_is_refused(config: Any, words: str) -> None:
     with pytest.raises(BadData, match=words):
         Pixels(config, channels=3)
+
+
+def test_channels_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": 8}))
+    for channels in ([3], "3", 2):
+        (tmp_path / "config.json").write_text(json.dumps({"num_channels": channels}))
+        with pytest.raises(BadData, match="cannot be prepared"):
+            Pixels.read(tmp_path)
 
 
 def test_an_image_that_a_resize_would_blow_up_is_a_fault() -> None:

@@ -306,6 +306,24 @@ def test_a_card_says_what_the_model_is_and_no_more(tmp_path, hub, architecture, 
     assert json.loads(there["configuration.json"]).get("task") == theirs
 
 
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ({"chat_template.jinja": "{{ messages }}"}, True),
+        ({"tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"})}, True),
+        ({"tokenizer_config.json": json.dumps({"pad_token": "x"})}, False),
+        ({"tokenizer_config.json": "[1"}, False),
+        ({}, False),
+    ],
+)
+def test_a_chat_model_is_shown_as_one_wherever_its_template_stands(tmp_path, hub, more, asked):
+    config = json.dumps({"architectures": ["LlamaForCausalLM"]})
+    plain = {path: content for path, content in WEIGHTS.items() if not path.startswith("tokenizer_config")}
+    world = World.make(tmp_path, base={**plain, "config.json": config, **more})
+    world.publish(world.base)
+    assert (b"apply_chat_template(chat" in tree(hub)["README.md"]) == asked
+
+
 def test_publish_needs_nothing_heavy():
     import subprocess
     import sys

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -292,3 +293,19 @@ def test_usable_rows():
 def test_label_ids_has_one_id_per_row_of_a_selection():
     dataset = rows(["a", "b", "c"] * 1000).select(range(2999, -1, -1))
     assert np.array_equal(columns.label_ids(dataset, "label", ["a", "b", "c"]), np.tile([2, 1, 0], 1000))
+
+
+def test_faults_that_each_name_their_row_are_counted_together_beyond_a_hundred():
+    faults = Counter()
+    for number in range(5000):
+        tasks.count(faults, f"row {number} is broken")
+        tasks.count(faults, "the text is empty" if number else "row 0 is broken")
+    assert faults.total() == 10000
+    assert len(faults) <= 102
+    assert (faults["the text is empty"], faults["row 0 is broken"]) == (4999, 2)
+    assert faults[tasks.OTHER] > 4000
+
+
+def test_a_configuration_of_endless_brackets(yard):
+    with pytest.raises(BadData, match=r"config\.json cannot be read"):
+        tasks.found(artifact(yard, "model", {"config.json": "[" * 100000}))

@@ -107,6 +107,43 @@ def test_answers_that_look_like_the_template_or_the_question_count_as_what_they_
         assert counted(item, tokenizer).removeprefix("<think>\n\n</think>\n\n").removesuffix("<|im_end|>").strip() == answer.strip()
 
 
+def test_a_thought_that_the_template_leaves_out_does_not_count():
+    """As DeepSeek R1's: what follows the thought is shown with the white space before it."""
+    shown = (
+        "{% if m['role'] == 'user' %}{{ '<|User|>' + m['content'] }}{% else %}{{ '<|Assistant|>' + m['content'].split('</think>')[-1] + eos_token }}"
+    )
+    template = f"{{% for m in messages %}}{shown}{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}<|Assistant|><think>\n{{% endif %}}"
+    turns = ("q", "<think>\nhm\n</think>\n\nyes", "another", "<think>\nso\n</think>\n\nno")
+    (item,), tokenizer = measured_items([{"messages": chat(*turns)}], template)
+    assert counted(item, tokenizer) == "\n\nyes</s>\n\nno</s>"
+
+
+def closing(template="chatml"):
+    """An encoder whose tokenizer puts the token that ends a text behind each."""
+    from tokenizers.processors import TemplateProcessing
+
+    encoder = loaded(language_model("llama"), TEMPLATES[template]).encoder
+    tokenizer = encoder.tokenizer
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tokenizer.eos_token_id)])
+    return encoder, tokenizer
+
+
+def test_a_text_is_ended_once_and_a_prompt_not_at_all():
+    encoder, tokenizer = closing()
+    (item,) = TextGeneration(evaluates()).prepare([{"prompt": "abc", "completion": "de"}], encoder, 64)
+    assert tokenizer.decode(item.values.ids) == "abcde</s>"
+    assert counted(item, tokenizer) == "de</s>"
+    (asked,) = TextGeneration(infers()).prepare([{"prompt": "abc"}], encoder, 64)
+    assert tokenizer.decode(asked.values.ids) == "abc"
+
+
+def test_a_tokenizer_that_does_not_know_places_is_named(monkeypatch):
+    encoder = loaded(language_model("llama")).encoder
+    monkeypatch.setattr(type(encoder.tokenizer), "is_fast", False)
+    with pytest.raises(BadData, match="does not say which characters a token stands for"):
+        TextGeneration(evaluates()).prepare([{"messages": chat("q", "a")}], encoder, 64)
+
+
 def test_a_system_message_does_not_count():
     (item,), tokenizer = measured_items([{"messages": chat("question", "answer", system="be kind")}], "headers")
     assert counted(item, tokenizer) == "answer<|eot|>"
@@ -661,6 +698,32 @@ def test_adapters_of_a_classifier_train_its_new_head_whole():
     assert "classifier" not in put.targets
 
 
+def test_adapters_alone_bring_what_was_trained_whole(tmp_path):
+    """A head, and a pooler that the base does not have."""
+    from peft import PeftModel
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3)
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config).eval()
+    base = {name: weight.clone() for name, weight in model.state_dict().items() if "encoder" in name or "embeddings" in name}
+    new = [name for name in model.state_dict() if name not in base]
+    put = adapters.attach(model, 4, new)
+    assert set(put.whole) == set(new) == {f"{layer}.{what}" for layer in ("bert.pooler.dense", "classifier") for what in ("weight", "bias")}
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    adapters.merge(model, put, "ab" * 32, tmp_path)
+    torch.manual_seed(1)
+    other = BertForSequenceClassification(config)
+    other.load_state_dict(base, strict=False)
+    again = PeftModel.from_pretrained(other, tmp_path / "adapter").eval()
+    ids = torch.tensor([[20, 30, 40]])
+    with torch.inference_mode():
+        assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-5)
+
+
 # A real model
 
 
@@ -694,3 +757,20 @@ def test_the_result_keeps_the_chat_template(step, base):
     finetune.run(context)
     assert AutoTokenizer.from_pretrained(context.out).apply_chat_template(chat("q"), tokenize=False) == "<|im_start|>user\nq<|im_end|>\n"
     assert AutoModelForCausalLM.from_pretrained(context.out).config.model_type == "llama"
+
+
+@pytest.mark.parametrize("name", ["text", "prompt"])
+def test_a_text_of_another_type_is_the_fault_of_its_row(step, llama, tmp_path, name):
+    values = ["cat", "dog", 5, "cow", ["owl"]]
+    context = step(
+        infers(max_error_rate=0.5, max_new_tokens=2), save(llama, tmp_path / "m"), {"test.jsonl": jsonl({name: value} for value in values)}
+    )
+    infer.run(context)
+    assert context.decisions["columns"] == {name: name}
+    assert [(record["error"] or {"what": ""})["what"] for record in records(context)] == [
+        "",
+        "",
+        f"the {name} is of type int, not a string",
+        "",
+        f"the {name} is of type list, not a string",
+    ]

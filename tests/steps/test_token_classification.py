@@ -117,7 +117,7 @@ def inferred(made):
 @pytest.fixture
 def measured(made):
     def go(files, **settings):
-        context = made(Evaluate, files, **settings)
+        context = made(Evaluate, files, **{"max_error_rate": 1.0, **settings})
         assert evaluate.run(context).kind == "metrics"
         document = json.loads((context.out / "metrics.json").read_text())
         return context, document, [json.loads(line) for line in (context.out / "predictions.jsonl").open()]
@@ -505,6 +505,7 @@ def test_numbers_that_have_no_name(measured, trained, tmp_path, number, why):
         ({"start": 0, "end": 3, "label": None}, "a span has no label"),
         ({"start": 3, "end": 4, "label": "PER"}, "a span holds no word"),
         ({"start": 8, "end": 12, "label": "LOC"}, "two spans share a word"),
+        (None, "a span is missing"),
     ],
 )
 def test_spans_that_do_not_fit_their_text(measured, trained, span, why):
@@ -521,6 +522,9 @@ def test_a_span_that_ends_inside_a_word_takes_all_of_it(measured, trained):
 
 
 def test_labels_that_the_model_does_not_know(measured, trained, yard, tmp_path):
+    for number in (5, {"a": 5}):
+        with pytest.raises(BadData, match="labels of the data are not the model's"):
+            measured([{"text": "ada", "spans": [{"start": 0, "end": 3, "label": number}]}], source=trained[1])
     with pytest.raises(BadData, match="labels of the data are not the model's") as caught:
         measured([{"tokens": ["ada"], "tags": ["B-ORG"]}], source=trained[1])
     assert "ORG" in caught.value.why

@@ -158,6 +158,8 @@ def test_evaluate_measures_over_the_candidates_also_against_a_model_with_other_l
     document = json.loads((context.out / "metrics.json").read_text())
     assert document["labels"] == list(CANDIDATES)
     assert np.sum(document["confusion"]) == document["rows"]["evaluated"] == 59
+    longest = document["slices"][0]["parts"][-1]["name"]
+    assert int(longest.rpartition(" ")[2]) <= 64, "tokens of a row with one candidate, not with all"
     predictions = [json.loads(line) for line in (context.out / "predictions.jsonl").read_text().splitlines()]
     right = sum(record["true"] == record["predicted"] for record in predictions)
     assert document["metrics"]["accuracy"]["value"] == pytest.approx(right / 59)

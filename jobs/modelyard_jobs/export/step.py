@@ -183,9 +183,8 @@ def _probes(signature: Signature, original: TorchRunner, items: Sequence[Item], 
     """The first rows in batches of each size in turn, and one row as long as rows may be."""
     task, start, made = original.task, 0, []
     for size in SIZES:
-        rows = min(size, len(items))
-        chosen = [items[(start + place) % len(items)] for place in range(rows)]
-        start += rows
+        chosen = [items[(start + place) % len(items)] for place in range(size)]  # few rows come again: the axis is proven all the same
+        start += size
         while len(chosen) > 1 and len(chosen) * max(item.size for item in chosen) > PROBED:
             chosen.pop()
         made.append({name: array for name, array in task.collate(chosen, original.encoder).items() if name in signature.inputs})

@@ -6,6 +6,7 @@ task.py is what the steps know of a task; columns.py, text.py, one_label.py are 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
@@ -32,6 +33,10 @@ _CLASSES: Mapping[str, str] = MappingProxyType(
         "object-detection": "ObjectDetection",
     }
 )
+
+OTHER = "other reasons"
+_REASONS = 100
+"""Faults that are counted apart: one may name what only its row has, and rows may be millions."""
 
 
 def of(name: str, settings: Any) -> Measurable:
@@ -69,18 +74,23 @@ def found(artifact: Artifact) -> tuple[str, str]:
     raise BadData("the model has no trained head that says what it is for", where=artifact.digest, why=why, remedy=remedy)
 
 
-def usable(task: Task, dataset: Any, columns: Mapping[str, str]) -> tuple[NDArray[np.int64], dict[str, int]]:
+def usable(task: Task, dataset: Any, columns: Mapping[str, str]) -> tuple[NDArray[np.int64], Counter[str]]:
     """(numbers of the rows that can be used, fault -> count of those that cannot); BadData when none can."""
-    faults: dict[str, int] = {}
+    faults = Counter[str]()
     good = []
     for number, row in enumerate(data.rows(dataset, columns)):
         why = task.fault(row)
         if why is None:
             good.append(number)
         else:
-            faults[why] = faults.get(why, 0) + 1
+            count(faults, why)
     if not good:
-        why = "; ".join(f"{why}: {count} rows" for why, count in faults.items()) or "it has no rows"
+        why = "; ".join(f"{why}: {rows} rows" for why, rows in faults.most_common(5)) or "it has no rows"
         role, column = next(iter(columns.items()))
         raise BadData(f"no row of column {column} can be used", why=why, remedy=f"{role}: name the column that the model reads")
     return np.array(good, dtype=np.int64), faults
+
+
+def count(faults: Counter[str], why: str) -> None:
+    """Add one fault to those that were counted, under OTHER where they are too many to be told apart."""
+    faults[why if why in faults or len(faults) < _REASONS else OTHER] += 1

@@ -148,7 +148,8 @@ def _answer(tokenizer: Any, messages: Sequence[Any], place: int, text: str) -> t
         raise Unusable(f"the chat template renders what precedes message {place + 1} differently once others follow")
     # It may show an answer without the white space around it, and without its thought, or the mark of one, once others follow.
     content: str = messages[place]["content"]
-    for said in dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip(), content.rpartition("</think>")[2].strip())):
+    thought = content.rpartition("</think>")[2]
+    for said in dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip(), thought, thought.strip())):
         for before in (shown[first:], ""):
             if text.startswith(before + said + end, first):
                 return first, first + len(before + said) + len(end.rstrip() or end)

@@ -72,6 +72,13 @@ def label_ids(dataset: Any, column: str, names: Sequence[str]) -> NDArray[np.int
     return np.array(mapped, dtype=np.int64)[codes]
 
 
+def check_scores(given: int, labels: Sequence[str]) -> None:
+    """BadData where a model gives another number of scores than it has labels."""
+    if given != len(labels):
+        remedy = "its configuration names other labels than it has; take another model"
+        raise BadData(f"the model gives {given} scores for {len(labels)} labels", why=f"its labels are {shown(labels)}", remedy=remedy)
+
+
 def unknown(found: Sequence[str], names: Sequence[str], column: str) -> BadData:
     """The failure of labels in the data that the model does not know."""
     why = f"the data have {shown(sorted(found))}; the model knows {shown(names)}"

@@ -144,7 +144,9 @@ def _fields(value: Any, row: int, column: str) -> tuple[list[Any], list[Any], li
             raise BadData("an object is missing", where=where, why="one is no object with bbox and category", remedy="take it out of the list")
         value = {name: [each.get(name) for each in value] for name in dict.fromkeys(name for each in value for name in each)}
     if not isinstance(value, Mapping):
-        raise BadData("a row has no objects", where=where, why=f"the value is of type {type(value).__name__}", remedy="objects have bbox and category")
+        raise BadData(
+            "a row has no objects", where=where, why=f"the value is of type {type(value).__name__}", remedy="objects have bbox and category"
+        )
     boxes, categories = (value[_name(value, what, column)] or [] for what in ("bbox", "category"))
     crowd = value[_name(value, "iscrowd", column)] if any(name in value for name in _FIELDS["iscrowd"]) else None
     for what, given in {"bbox": boxes, "category": categories, "iscrowd": crowd or []}.items():

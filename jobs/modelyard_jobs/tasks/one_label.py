@@ -34,8 +34,10 @@ class OneLabel:
         return list(outputs["logits"])
 
     def answers(self, raws: Sequence[NDArray[np.float32]], items: Sequence[Item], labels: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities, (items, labels)."""
-        return probabilities(np.stack(raws))
+        """Probabilities, (items, labels). Raises BadData: the scores are not as many as the labels."""
+        logits = np.stack(raws)
+        columns.check_scores(logits.shape[1], labels)
+        return probabilities(logits)
 
     def label_names(self, dataset: Any, columns_: Mapping[str, str]) -> list[str]:
         """The labels of the data."""

@@ -103,7 +103,8 @@ def _names(tags: Iterable[Any], feature: Any) -> list[str]:
     """The names of a row's tags, or the types of its spans."""
     if _is_spans(feature):
         kind = _kind(feature)
-        return _names([tag[kind] for tag in tags if tag is not None], feature[kind])
+        named = _names([tag[kind] for tag in tags if tag is not None], feature[kind])
+        return [str(name) for name in named]  # a type may be called 5
     known = [tag for tag in tags if not _is_missing(tag)]
     declared = getattr(feature, "names", None)
     if declared is None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from modelyard_jobs.tasks.task import Item, TextEncoder
 
+NO_TOKEN = "the model's tokenizer finds nothing in the text"  # noqa: S105  # what a tokenizer makes
+"""The fault of a text of which its normalizer leaves nothing, where no special token stands beside it."""
+
 
 def fault(text: object) -> str | None:
     """Why a row's text cannot be used, None when it can."""
@@ -26,7 +29,7 @@ def prepare(texts: Sequence[Any], encoder: TextEncoder, max_length: int) -> list
     good = [place for place, why in enumerate(found) if why is None]
     ids, truncated = encoder.texts([texts[place] for place in good], max_length)
     for place, row, cut in zip(good, ids, truncated, strict=True):
-        found[place] = Item(len(row), row, cut)
+        found[place] = Item(len(row), row, cut) if row else NO_TOKEN
     return [each for each in found if each is not None]
 
 

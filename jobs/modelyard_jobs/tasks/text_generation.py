@@ -21,11 +21,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard.errors import Usage
+from modelyard.errors import BadData, Usage
 from modelyard.steps import Infer
 from modelyard_jobs.metrics import language
 from modelyard_jobs.metrics.interval import Metric
-from modelyard_jobs.tasks import chat, columns, text
+from modelyard_jobs.tasks import chat, columns, text, words
 from modelyard_jobs.tasks.task import Answers, Arrays, Item, Measured, Row, Signature, Truths
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
@@ -75,7 +75,10 @@ class TextGeneration:
             known = {column.lower(): column for column in dataset.column_names}
             named = next((known[name] for name in (*chat.NAMES, *PROMPTS) if name in known), None) or columns.text(dataset, None)
         named = columns.find(dataset, "text", named, ())
-        if named.lower() in chat.NAMES or getattr(dataset.features[named], "dtype", None) not in {"string", "large_string"}:
+        feature = dataset.features[named]
+        # What is called a text and has another type in some rows is one: those rows are at fault, not the column.
+        texts = words.is_string(feature) or (words.is_mixed(feature) and named.lower() in (*PROMPTS, *columns.TEXT_NAMES))
+        if named.lower() in chat.NAMES or not texts:
             return {"messages": named}
         label = getattr(self.settings, "label", None)
         if named.lower() not in PROMPTS and label is None:
@@ -184,6 +187,10 @@ class TextGeneration:
         else:
             (prompt,) = row.values()
             ids = tokenizer(prompt, verbose=False)["input_ids"]
+            if _is_closed(tokenizer, prompt, ids):
+                ids = ids[:-1]
+        if not ids:
+            return text.NO_TOKEN
         kept = ids
         if len(ids) > room:
             first = ids[:1] if ids[0] == tokenizer.bos_token_id else []
@@ -202,7 +209,7 @@ class TextGeneration:
         if "text" in row:
             (ids,), (cut,) = encoder.texts([row["text"]], room)
             if len(ids) < 2:
-                return "the text has one token: none follows it"
+                return "the text has one token: none follows it" if ids else text.NO_TOKEN
             return Item(len(ids), Spoken(np.array(ids, dtype=np.int64), np.arange(len(ids)) > 0), bool(cut))
         tokenizer, ends = _tokenizer(encoder), list[int]()
         if "messages" in row:
@@ -215,13 +222,19 @@ class TextGeneration:
         else:
             content, said = row["prompt"] + row["completion"], ((len(row["prompt"]), len(row["prompt"]) + len(row["completion"])),)
             ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        if not tokenizer.is_fast:
+            told = f"{type(tokenizer).__name__} does not say which characters a token stands for"
+            raise BadData("it cannot be told which tokens are the answer's", why=told, remedy="give a column of texts, of which all tokens count")
         batch = tokenizer(content, add_special_tokens="prompt" in row, return_offsets_mapping=True, verbose=False)
+        if ends and _is_closed(tokenizer, content, batch["input_ids"]):
+            ends = []
         ids, places = np.array(batch["input_ids"] + ends, dtype=np.int64), np.array(batch["offset_mapping"]).reshape(-1, 2)
         # A token over the boundary is not the assistant's; nor is one that stands for no character.
         counts = np.zeros(len(ids), dtype=np.bool_)
         for first, last in said:
             counts[: len(places)] |= (places[:, 0] >= first) & (places[:, 1] <= last) & (places[:, 0] < places[:, 1])
         counts[len(places) :] = True
+        counts[-1] |= "prompt" in row and ids[-1] == tokenizer.eos_token_id
         counts[:1] = False
         if not counts[:room].any():
             return f"the answers come after the first {room} tokens, which are kept" if counts.any() else "the answers have no token"
@@ -266,6 +279,12 @@ def _tokenizer(encoder: Any) -> Any:
         remedy = "take the model that was exported and the engine torch; or evaluate on a column of texts"
         raise Usage("an exported language model can only be measured, and on plain texts", why="it has no cache and no chat template", remedy=remedy)
     return found
+
+
+def _is_closed(tokenizer: Any, content: str, ids: Sequence[int]) -> bool:
+    """Whether the tokenizer itself has put the token that ends a text behind it, as few do."""
+    end = tokenizer.eos_token
+    return end is not None and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not content.endswith(end)
 
 
 def _hash(ids: NDArray[np.int64]) -> str:

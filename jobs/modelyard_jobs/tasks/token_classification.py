@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from modelyard_jobs.metrics import calibration, spans
 from modelyard_jobs.metrics.interval import Metric
 from modelyard_jobs.metrics.spans import NONE, OUTSIDE, Scheme
-from modelyard_jobs.tasks import tags, text, words
+from modelyard_jobs.tasks import columns, tags, text, words
 from modelyard_jobs.tasks.one_label import probabilities
 from modelyard_jobs.tasks.tags import Tagged
 from modelyard_jobs.tasks.task import Answers, Arrays, Item, Measured, Row, Signature, TextEncoder, Truths
@@ -83,7 +83,11 @@ class TokenClassification:
         return [logits[item.about.tokens] for logits, item in zip(outputs["logits"], items, strict=True)]
 
     def answers(self, raws: Sequence[NDArray[np.float32]], items: Sequence[Item], labels: Sequence[str]) -> list[dict[str, Any] | None]:
-        """Of each word the likeliest label with its probability, 6 digits; of each span the mean probability of its words."""
+        """Of each word the likeliest label with its probability, 6 digits; of each span the mean probability of its words.
+
+        Raises BadData: the scores are not as many as the labels.
+        """
+        columns.check_scores(raws[0].shape[1], labels)
         shares = [probabilities(raw) for raw in raws]
         ids, scores = [], []
         for share, item in zip(shares, items, strict=True):

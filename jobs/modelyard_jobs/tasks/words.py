@@ -55,9 +55,9 @@ def column(dataset: Any, named: str | None) -> dict[str, str]:
     feature = dataset.features[found]
     of_each = getattr(feature, "feature", None)
     # What has another type in some rows is kept as JSON: those rows are at fault, not the column.
-    if is_string(of_each) or _is_mixed(of_each) or (_is_mixed(feature) and found.lower() in WORD_NAMES):
+    if is_string(of_each) or is_mixed(of_each) or (is_mixed(feature) and found.lower() in WORD_NAMES):
         return {"tokens": found}
-    if is_string(feature) or _is_mixed(feature):
+    if is_string(feature) or is_mixed(feature):
         return {"text": found}
     remedy = "words are a list of strings in each row, or one string"
     raise BadData(f"column {found} holds no words", why=f"its values are of type {shown(feature)}", remedy=remedy)
@@ -86,10 +86,11 @@ def is_string(feature: Any) -> bool:
 def shown(feature: Any) -> str:
     """A feature's type, for a message."""
     kind = str(feature)
-    return "mixed" if _is_mixed(feature) or _is_mixed(getattr(feature, "feature", None)) else kind if len(kind) <= 120 else f"{kind[:120]} …"
+    return "mixed" if is_mixed(feature) or is_mixed(getattr(feature, "feature", None)) else kind if len(kind) <= 120 else f"{kind[:120]} …"
 
 
-def _is_mixed(feature: Any) -> bool:
+def is_mixed(feature: Any) -> bool:
+    """Whether a feature of `datasets` is that of values of several types, which are kept as JSON."""
     return type(feature).__name__ == "Json"
 
 

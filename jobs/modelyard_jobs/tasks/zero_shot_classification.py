@@ -78,12 +78,17 @@ class ZeroShotClassification(OneLabel):
         return list(outputs["logits"].reshape(len(items), len(self.choices), -1))
 
     def answers(self, raws: Sequence[NDArray[np.float32]], items: Sequence[Item], labels: Sequence[str]) -> NDArray[np.float32]:
-        """Shares of the candidates, (items, candidates). labels: the model's own. Raises BadData: none of them is entailment."""
+        """Shares of the candidates, (items, candidates). labels: the model's own.
+
+        Raises BadData: none of them is entailment, or the scores are not as many.
+        """
         place = _entailment(labels)
         if place is None:
             remedy = "take a model of natural language inference, with a label that begins with entail"
             raise BadData("the model is not one for zero shot classification", why=f"its labels are {columns.shown(labels)}", remedy=remedy)
-        return probabilities(np.stack(raws)[:, :, place])
+        logits = np.stack(raws)
+        columns.check_scores(logits.shape[2], labels)
+        return probabilities(logits[:, :, place])
 
     def truths(self, dataset: Any, columns_: Mapping[str, str], labels: Sequence[str]) -> NDArray[np.int64]:
         """Ids of the labels, which have to be among the candidates."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -313,9 +316,44 @@ def test_each_task_is_called_loaded_and_fed_by_its_own_names(task: str) -> None:
     assert ("text-classification" in text) == (task == "text-classification") or "| `task` | `text-classification` |" in text
 
 
+def test_a_word_has_the_label_of_its_first_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The block is run; what it imports is replaced by something that cuts words into pieces, each with a label of its own."""
+
+    class Pieces(dict[str, Any]):
+        def word_ids(self) -> list[int | None]:
+            return [None, 0, 0, 1, 2, 3, 3, 3, 4, None]
+
+    class Loaded:
+        config = SimpleNamespace(id2label={place: f"label {place}" for place in range(10)})
+
+        @classmethod
+        def from_pretrained(cls, _: str) -> Loaded:
+            return cls()
+
+        def __call__(self, *words: list[str], **_: Any) -> Any:
+            return Pieces() if words else SimpleNamespace(logits=[np.eye(10)])
+
+    transformers = SimpleNamespace(AutoTokenizer=Loaded, AutoModelForTokenClassification=Loaded)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    monkeypatch.setitem(sys.modules, "modelscope", SimpleNamespace(snapshot_download=str))
+    text = readme(facts(task="token-classification", labels=[], measured=None))
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    words = ("Ada", "Lovelace", "lives", "in", "London")
+    assert capsys.readouterr().out.strip() == str([(word, f"label {place}") for word, place in zip(words, (1, 3, 4, 5, 8), strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("metric", "word"),
+    [("f1_macro", "f1"), ("accuracy_top5", "accuracy"), ("log_likelihood", "log_likelihood"), ("token_accuracy", "token_accuracy"), ("ap50", "ap50")],
+)
+def test_a_metric_has_its_own_word(metric: str, word: str) -> None:
+    measured = {**document(), "main": metric, "metrics": {metric: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 5}}}
+    assert front_matter(facts(measured=Measured(SCORE, measured, None, TUNED)))["metrics"] == [word]
+
+
 def test_a_chat_is_asked_by_its_template() -> None:
     assert "apply_chat_template" not in readme(facts(task="text-generation"))
-    assert "apply_chat_template(chat" in readme(facts(task="text-generation", paths=["model.safetensors", "chat_template.jinja"]))
+    assert "apply_chat_template(chat" in readme(facts(task="text-generation", chats=True))
 
 
 def test_boxes_and_spans_are_told_by_their_own_metrics() -> None:

@@ -120,7 +120,8 @@ def test_a_question_needs_no_answer_and_ends_before_the_last_one():
 class Letters:
     """Stands in for a tokenizer of transformers: a character is a token, <role> and <end> are characters of their own."""
 
-    bos_token_id, eos_token_id, chat_template = 1, 2, "letters"
+    bos_token_id, eos_token_id, eos_token, chat_template = 1, 2, "\x02", "letters"
+    is_fast = True
 
     def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
         if any("refuse" in message["content"] for message in messages):
@@ -292,3 +293,14 @@ def test_a_model_without_a_chat_template_is_told_at_once():
     encoder.tokenizer.chat_template = None
     with pytest.raises(BadData, match="no chat template"):
         INFER.prepare([{"messages": [USER]}], encoder, 40)
+
+
+def test_a_model_that_has_gone_astray_has_numbers_too():
+    """The exponential of 5000 has no float; metrics.json holds numbers alone."""
+    lost, good = (
+        Documents(np.array([2, 3]), np.array([10000.0, 15000.0]), np.array([1, 1]), ["a", "b"]),
+        Documents(np.array([2, 3]), np.array([2.0, 3.0]), np.array([1, 1]), ["a", "b"]),
+    )
+    for found in (language.measure(lost, seed=1), language.differences(lost, good, seed=1), language.differences(good, lost, seed=1)):
+        assert all(np.isfinite([metric.value, metric.low, metric.high]).all() for metric in found.values())
+    assert language.measure(lost, seed=1)["log_likelihood"].value == -5000

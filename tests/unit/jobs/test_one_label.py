@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
+from modelyard.errors import BadData
 from modelyard_jobs.tasks.one_label import OneLabel
 
 LABELS = [f"label {place}" for place in range(9)]
@@ -65,3 +66,9 @@ def test_two_models_are_compared_row_by_row(task, said) -> None:
     assert found.value == pytest.approx(both[0] - both[1])
     assert 0 < found.low < found.value < found.high
     assert task.differences(true, shares, shares, LABELS)["accuracy_top5"].value == 0
+
+
+@pytest.mark.parametrize("given", [8, 10])
+def test_scores_that_are_not_as_many_as_the_labels(task, given) -> None:
+    with pytest.raises(BadData, match=f"{given} scores for 9 labels"):
+        task.answers([np.zeros(given, dtype=np.float32)], [], LABELS)
