@@ -102,7 +102,7 @@ RUN: Mapping[str, tuple[Callable[[Path], None], Callable[[Ran], None]]] = {
     "chat-lora": (tutorial.chats, chat_found),
 }
 """Example -> what makes its hub, and what has to come of it."""
-LONG = ("image-classification", "detection", "chat-lora")
+LONG = ("zero-shot", "fill-mask", "image-classification", "detection", "chat-lora")
 
 
 @pytest.mark.timeout(600)
