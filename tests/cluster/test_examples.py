@@ -37,7 +37,7 @@ def made(local_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs_there_as_it_stands(made: Site, name: str) -> None:
     shown = made.json("run", str(ROOT / "examples" / f"{name}.yaml"))
-    assert {step["state"] for step in shown["steps"].values()} == {"done"}
+    assert {step["state"] for step in shown["steps"].values()} <= {"done", "reused"}  # two of them fetch the same
     assert MEASURED[name] in shown["metrics"]["score"]
     page = made.home / f"{name}.html"
     made.modelyard("report", shown["run"], "--out", str(page))
