@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.steps.tutorial import MAKERS
 
 from tests.cluster.harness.local import LocalCluster
 from tests.cluster.site import ROOT, Site, fill, site
+from tests.steps.tutorial import MAKERS
 
 EXAMPLES = ("ner", "zero-shot", "generation", "fill-mask", "image-classification", "detection", "chat-lora")
 MEASURED = {
