@@ -36,9 +36,28 @@ class _Named(torch.nn.Module):
         super().__init__()
         self.model, self.inputs, self.outputs = model, tuple(inputs), tuple(outputs)
 
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found = self.model(**dict(zip(self.inputs, tensors, strict=True)))
         return tuple(getattr(found, name) for name in self.outputs)
+
+
+class _One(_Named):
+    def forward(self, first: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.run(first)
+
+
+class _Two(_Named):
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.run(first, second)
+
+
+class _Three(_Named):
+    def forward(self, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.run(first, second, third)
+
+
+_OF = {1: _One, 2: _Two, 3: _Three}
+"""Number of inputs -> wrapper: torch 2.9 cannot trace any number of them behind one name."""
 
 
 def write(model: Any, signature: Signature, arrays: Mapping[str, NDArray[Any]], path: Path) -> onnx.ModelProto:
@@ -98,13 +117,13 @@ def _trace(model: Any, signature: Signature, arrays: Mapping[str, NDArray[Any]])
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.onnx.export(
-                _Named(model, inputs, outputs).eval(),
+                _OF[len(inputs)](model, inputs, outputs).eval(),
                 tensors,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes={"tensors": moving},
+                dynamic_shapes=moving,
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever a model's own code raises while it is traced
