@@ -94,6 +94,15 @@ def test_the_model_learns_loads_unchanged_and_says_what_was_done(make):
     history, counts, speed = (context.details[name] for name in ("history", "rows", "speed"))
     assert counts["train"] + counts["validation"] == counts["split"] == 200
     assert 5 <= counts["validation"] <= 40
+    shown = [message for message in context.said if message.get("event") == "training row"]
+    assert [message["row"] for message in shown] == sorted(message["row"] for message in shown)
+    assert [(message["text"], message["label"]) for message in shown] == [
+        (row["text"], row["label"]) for row in (reviews(200)[message["row"]] for message in shown)
+    ]
+    assert sum(context.details["label_counts"].values()) == counts["train"]
+    first_step = next(place for place, message in enumerate(context.said) if message.get("event") == "step")
+    assert len(shown) == 3
+    assert all(place < first_step for place, message in enumerate(context.said) if message.get("event") in {"training row", "labels"})
     assert len(history["validation"]) == 4
     assert [point["step"] for point in history["train"]] == list(range(1, context.decisions["steps"] + 1))
     assert history["train"][-1]["loss"] < history["train"][0]["loss"]

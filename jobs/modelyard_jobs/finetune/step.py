@@ -19,7 +19,7 @@ import torch
 from modelyard.errors import BadData
 from modelyard_jobs import data, dispatch, models, tasks
 from modelyard_jobs.context import Context, Produced
-from modelyard_jobs.finetune import adapters, export, precision
+from modelyard_jobs.finetune import adapters, export, precision, preview
 from modelyard_jobs.finetune.checkpoint import Progress
 from modelyard_jobs.finetune.examples import Examples
 from modelyard_jobs.finetune.loop import UNLIMITED, Loop, Objective
@@ -118,6 +118,7 @@ def _rows(context: Context, task: Measurable) -> tuple[Examples, Examples, list[
     counts = {"split": len(dataset), "train": len(rows), "validation": len(held_out), "faults": faults, "overlap": shared}
     context.detail("rows", counts)
     context.log.info("rows", **counts)
+    preview.tell(context, train, names)
     return train, validation, names
 
 
