@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modelyard import keys
 from modelyard_jobs.preflight import ask
 from tests.steps.yardstick import Place, rows
 
@@ -78,7 +79,9 @@ def test_a_lone_preflight_looks_at_everything_and_needs_little(place: Place) -> 
     assert "preflight: done" in errors
     found = looked(place)
     assert list(found)[:10] == ["python", "packages", "torch", "onnxruntime", "devices", "threads", "memory", "shm", "volume", "disk"]
-    assert {row["verdict"] for check, row in found.items() if check != "hub huggingface"} <= {"ok"}
+    locked = keys.PINNED == {name: version.partition("+")[0] for name, version in keys.installed_versions().items()}
+    assert found["packages"]["verdict"] == ("ok" if locked else "warning")
+    assert {row["verdict"] for check, row in found.items() if check not in {"hub huggingface", "packages"}} <= {"ok"}
     assert "CPUExecutionProvider" in found["onnxruntime"]["found"]
     assert found["torch"]["found"][0].isdigit()
     assert found["hub huggingface"]["verdict"] == "warning", "no step needs it"
