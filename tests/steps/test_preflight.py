@@ -79,7 +79,7 @@ def test_a_lone_preflight_looks_at_everything_and_needs_little(place: Place) -> 
     assert "preflight: done" in errors
     found = looked(place)
     assert list(found)[:10] == ["python", "packages", "torch", "onnxruntime", "devices", "threads", "memory", "shm", "volume", "disk"]
-    locked = keys.PINNED == {name: version.partition("+")[0] for name, version in keys.installed_versions().items()}
+    locked = {name: version.partition("+")[0] for name, version in keys.installed_versions().items()} == keys.PINNED
     assert found["packages"]["verdict"] == ("ok" if locked else "warning")
     assert {row["verdict"] for check, row in found.items() if check not in {"hub huggingface", "packages"}} <= {"ok"}
     assert "CPUExecutionProvider" in found["onnxruntime"]["found"]
