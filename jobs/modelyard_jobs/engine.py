@@ -69,14 +69,13 @@ class Generating(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One window, in the order of its rows.
+class Answered:
+    """What is said of some rows, in their order.
 
-    rows: their numbers in the split. answers: zeros or None where there is a fault. sizes: tokens or patches. truncated: something was cut off.
+    answers: zeros or None where there is a fault. sizes: tokens or patches. truncated: something was cut off.
     faults: why a row has no answer, "" where it has one.
     """
 
-    rows: NDArray[np.int64]
     answers: Answers
     sizes: NDArray[np.int32]
     truncated: NDArray[np.bool_]
@@ -84,13 +83,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What is said of some rows, as in a Part."""
+class Part(Answered):
+    """One window. rows: their numbers in the split."""
 
-    answers: Answers
-    sizes: NDArray[np.int32]
-    truncated: NDArray[np.bool_]
-    faults: NDArray[np.str_]
+    rows: NDArray[np.int64]
 
 
 class Engine:
@@ -268,7 +264,7 @@ def parts(
             else:
                 engine.seconds += time.perf_counter() - begun
                 context.stop.check()
-                part = Part(np.asarray(rows[start : start + size]), **vars(engine.answer(found, tick)))
+                part = Part(rows=np.asarray(rows[start : start + size]), **vars(engine.answer(found, tick)))
                 context.checkpoints.save(f"{kept}-{number:06d}", partial(_save, part))
             context.progress(before + start + len(part.rows), total, "rows")
             yield part

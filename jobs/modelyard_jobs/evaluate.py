@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from modelyard.errors import BadData
 from modelyard_jobs import data, engine, tasks
 from modelyard_jobs.context import Context, Produced
+from modelyard_jobs.engine import Answered
 from modelyard_jobs.infer import UNPAIRED, tolerate
 from modelyard_jobs.metrics import slices
 from modelyard_jobs.metrics.interval import Metric
@@ -53,16 +54,6 @@ class _Rows:
     dataset: Any
     columns: Mapping[str, str]
     numbers: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """What a model says of the rows. sizes: what each filled of a batch; faults: why it has no answer, "" where it has one."""
-
-    answers: Answers
-    sizes: NDArray[np.int32]
-    truncated: NDArray[np.bool_]
-    faults: NDArray[np.str_]
 
 
 def run(context: Context) -> Produced:
@@ -156,7 +147,7 @@ def _at(values: Any, places: NDArray[np.int64]) -> Any:
     return [values[place] for place in places] if isinstance(values, list) else values[places]
 
 
-def _answers(context: Context, runner: engine.Engine, asked: _Rows, which: str = "model") -> _Answers:
+def _answers(context: Context, runner: engine.Engine, asked: _Rows, which: str = "model") -> Answered:
     turns = 1 if _alone(context) else 2
     kept, turn = ("part", 1) if which == "model" else (which, 2)
     read = runner.task.columns(asked.dataset, truth=False)
@@ -166,7 +157,7 @@ def _answers(context: Context, runner: engine.Engine, asked: _Rows, which: str =
         what = f"the model gave no number for {broken} of {len(asked.numbers)} rows"
         raise BadData(what, where=context.inputs[which].digest, remedy="finetune it again")
     answers: Answers = np.concatenate([part.answers for part in found]) if runner.task.dense else [each for part in found for each in part.answers]
-    return _Answers(answers, np.concatenate([part.sizes for part in found]), np.concatenate([part.truncated for part in found]), faults)
+    return Answered(answers, np.concatenate([part.sizes for part in found]), np.concatenate([part.truncated for part in found]), faults)
 
 
 def _alone(context: Context) -> bool:
@@ -175,7 +166,7 @@ def _alone(context: Context) -> bool:
     return other is None or other.digest == context.inputs["model"].digest
 
 
-def _other(context: Context, task: Measurable, labels: Sequence[str], asked: _Rows, found: _Answers) -> _Answers | None:
+def _other(context: Context, task: Measurable, labels: Sequence[str], asked: _Rows, found: Answered) -> Answered | None:
     """What the other model says of the rows, in the order of `labels`; None where there is no other."""
     if _alone(context):
         return found if "against" in context.inputs else None

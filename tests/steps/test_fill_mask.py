@@ -19,7 +19,8 @@ from modelyard.steps import Evaluate, Infer
 from modelyard.yard import Yard
 from modelyard_jobs import evaluate, infer, models, tasks
 from modelyard_jobs.masked import MaskedRunner
-from modelyard_jobs.tasks.fill_mask import HIDDEN, FillMask, Vocabulary, log_shares
+from modelyard_jobs.tasks.fill_mask import HIDDEN, FillMask, Vocabulary
+from modelyard_jobs.tasks.likelihood import log_shares
 from modelyard_jobs.torch_runner import TorchRunner
 from tests.steps.fake import FakeContext, artifact
 from tests.steps.tiny import WORDS, tiny_tokenizer

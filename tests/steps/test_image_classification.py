@@ -18,7 +18,7 @@ from modelyard.steps import Evaluate, Finetune, Infer
 from modelyard.yard import Artifact, Yard
 from modelyard_jobs import evaluate, finetune, infer
 from modelyard_jobs.finetune import image_classification as objective
-from modelyard_jobs.finetune import loop
+from modelyard_jobs.finetune import images, loop
 from modelyard_jobs.tasks.image_classification import ImageClassification
 from tests.steps import picturing, real
 from tests.steps.fake import FakeContext, artifact
@@ -198,7 +198,7 @@ def test_what_was_trained_can_be_repeated_to_the_byte(yard, go, model):
 def test_images_that_do_not_stay_in_memory_are_decoded_again(yard, go, model, monkeypatch):
     rows = artifact(yard, "dataset", shades(40))
     kept = go(finetune, settings(epochs=2, batch_size=8), model=model, data=rows)
-    monkeypatch.setattr(objective, "KEPT", 3000)
+    monkeypatch.setattr(images, "KEPT", 3000)
     dropped = go(finetune, settings(epochs=2, batch_size=8), model=model, data=rows)
     assert len(kept.details["history"]["train"]) >= 8
     assert kept.details["history"] == dropped.details["history"]

@@ -5,8 +5,7 @@ in its config.json. It is a mean over true boxes, so the loop's items are boxes:
 each box alike, and images without any as if they were in one pass with the others. (DETR's part for classes is a mean over queries; there passes with
 more boxes weigh more.)
 Batch norms that the model freezes stay frozen; which ones, its config.json says. Crowds are no target.
-Images are decoded when their batch comes, kept at the model's size while there is room for them, and not altered: no flips, no crops. One that turns
-out to be broken when its turn comes is left out of its batch, and counted; a tenth of them is too much.
+Images (images.py) are not altered: no flips, no crops. A broken one is left out of its batch.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import nn
 from modelyard.errors import BadData, Usage
 from modelyard_jobs import batching
 from modelyard_jobs.finetune.examples import Examples
-from modelyard_jobs.finetune.image_classification import BROKEN, KEPT
+from modelyard_jobs.finetune.images import Images
 from modelyard_jobs.finetune.loop import Batch, Score, tensors, to_device
 from modelyard_jobs.finetune.order import Rows
 from modelyard_jobs.metrics import boxes
@@ -48,7 +47,7 @@ class ObjectDetection:
 
     chosen_by = "validation AP50"
 
-    def __init__(self, task: Task, loaded: Loaded, train: Examples, validation: Examples, max_length: int) -> None:  # noqa: ARG002  # of texts
+    def __init__(self, task: Task, loaded: Loaded, train: Examples, validation: Examples, max_length: int) -> None:
         """Raises Usage: what the loss needs is not installed; BadData: there is nothing to learn from."""
         if find_spec("scipy") is None:
             why = "found boxes are assigned to true ones with it"
@@ -56,7 +55,7 @@ class ObjectDetection:
         if not any((~truth.crowd).any() for truth in train.truths):
             raise BadData(f"none of the {len(train)} training rows has a box", where=f"column {train.columns['objects']}", remedy="raise train_rows")
         self.task, self.encoder, self.labels = task, cast(Pixels, loaded.encoder), loaded.labels
-        self.train, self.held_out = (_Images(task, self.encoder, part) for part in (train, validation))
+        self.train, self.held_out = (_Boxed(task, self.encoder, part, max_length) for part in (train, validation))
         self.rows = train.rows
         self.lengths = self.train.sizes()
         self.truncated = {"train": 0, "validation": 0}
@@ -68,7 +67,7 @@ class ObjectDetection:
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
         """The images with `class_labels` (boxes,), `boxes` (boxes, 4; centre, width and height as shares of the image) and `counts` of each image."""
-        return self._batch(list(self.train.at(rows).values()))
+        return self._batch(list(self.train.boxed(rows).values()))
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The model's loss, summed over boxes; NaN where the model gives boxes that are none, as one does that diverges."""
@@ -85,7 +84,7 @@ class ObjectDetection:
         truths, answers = list[Boxes](), list[Boxes]()
         loss = total = 0.0
         for start in range(0, len(self.held_out.examples), _READ):
-            images = self.held_out.at(np.arange(start, min(start + _READ, len(self.held_out.examples))))
+            images = self.held_out.boxed(np.arange(start, min(start + _READ, len(self.held_out.examples))))
             places = [place for place in images if place not in self.held_out.broken]
             for part in batching.plan([images[place][0].size for place in places], tokens):
                 pause()
@@ -116,34 +115,20 @@ class ObjectDetection:
         return batch, float(len(batch["boxes"]))
 
 
-class _Images:
-    """The images of some rows, decoded when they are asked for."""
+class _Boxed(Images):
+    """Images with their targets."""
 
-    def __init__(self, task: Task, encoder: Pixels, examples: Examples) -> None:
-        self.task, self.encoder, self.examples = task, encoder, examples
-        self.broken: set[int] = set()
-        self._kept: dict[int, tuple[Item, Targets]] = {}
-        self._room = KEPT
+    def __init__(self, task: Task, encoder: Pixels, examples: Examples, max_length: int) -> None:
+        super().__init__(task, encoder, examples, max_length)
+        self._known: dict[int, Targets] = {}
 
-    def at(self, places: Rows) -> dict[int, tuple[Item, Targets]]:
+    def boxed(self, places: Rows) -> dict[int, tuple[Item, Targets]]:
         """Place -> image and targets, without broken ones; a blank where all are.
 
         Raises BadData: too many are broken, or a box reaches out of its image.
         """
-        found = {place: self._kept.get(place) for place in places.tolist()}
-        new = [place for place, image in found.items() if image is None]
-        prepared = self.task.prepare(self.examples.values(np.array(new, dtype=np.int64)), self.encoder, 0)
-        for place, item in zip(new, prepared, strict=True):
-            if isinstance(item, str):
-                self.broken.add(place)
-                self._check(place, item)
-                continue
-            found[place] = image = item, self._targets(place, item.about)
-            self._room -= item.values.nbytes
-            if self._room >= 0:
-                self._kept[place] = image
-        whole = {place: image for place, image in found.items() if image is not None}
-        return whole or {int(places[0]): self._blank()}
+        found = {place: (item, self._targets(place, item.about)) for place, item in self.at(places).items()}
+        return found or {int(places[0]): self._blank()}
 
     def sizes(self) -> NDArray[np.int64]:
         """Patches of each. Only where images keep their ratio of sides need they be read for it."""
@@ -151,11 +136,16 @@ class _Images:
             return np.full(len(self.examples), patches(*self.encoder.shape), dtype=np.int64)
         found = np.ones(len(self.examples), dtype=np.int64)
         for start in range(0, len(found), _READ):
-            for place, (item, _) in self.at(np.arange(start, min(start + _READ, len(found)))).items():
+            for place, (item, _) in self.boxed(np.arange(start, min(start + _READ, len(found)))).items():
                 found[place] = item.size
         return found
 
     def _targets(self, place: int, size: tuple[int, int]) -> Targets:
+        if place not in self._known:
+            self._known[place] = self._target(place, size)
+        return self._known[place]
+
+    def _target(self, place: int, size: tuple[int, int]) -> Targets:
         truth = self.examples.truths[place]
         kept = np.empty((len(truth.labels), 4))
         for number, box in enumerate(truth.boxes.tolist()):
@@ -172,8 +162,3 @@ class _Images:
         height, width = self.encoder.shape or (PATCH, PATCH)
         image = np.zeros((self.encoder.channels, height, width), dtype=np.uint8)
         return Item(patches(height, width), image, about=(width, height)), (np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32))
-
-    def _check(self, place: int, why: str) -> None:
-        if len(self.broken) > BROKEN * len(self.examples):
-            where = f"row {self.examples.rows[place]}, counted from 0"
-            raise BadData(f"{len(self.broken)} of {len(self.examples)} images are broken", where=where, why=why, remedy="mend them, or take them out")

@@ -79,3 +79,5 @@ _VALUES: dict[str, Callable[[float, float], float]] = {
     "token_accuracy": lambda _, hits: hits,
 }
 """Metric -> its value of mean loss and share of hits."""
+
+METRICS = tuple(_VALUES)

@@ -1,6 +1,6 @@
 """One module per task: which columns it needs, how rows become what a model takes, what its output says, what that is worth.
 
-task.py is what the steps know of a task; columns.py, text.py, one_label.py are what tasks share. Nothing in here needs torch.
+task.py is what the steps know of a task; columns.py, text.py, one_label.py, likelihood.py are what tasks share. Nothing in here needs torch.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ Not covered: whole words, spans, training.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +19,13 @@ from numpy.typing import NDArray
 
 from modelyard.errors import BadData
 from modelyard.steps import Infer
-from modelyard_jobs.metrics import language
-from modelyard_jobs.metrics.interval import Metric
 from modelyard_jobs.tasks import columns, text
-from modelyard_jobs.tasks.task import Answers, Arrays, Item, Measured, Row, Signature, TextEncoder, Truths
+from modelyard_jobs.tasks.likelihood import Likelihood, hashed, log_shares
+from modelyard_jobs.tasks.task import Answers, Arrays, Item, Measured, Row, TextEncoder, Truths
 
 HIDDEN = 0.15
 """Share of a text's tokens, as BERT was trained."""
-MAIN = "token_accuracy"
 
-_NAMES = {"token_accuracy": MAIN, "log_likelihood": "pseudo_log_likelihood", "perplexity": "pseudo_perplexity"}
 _WHOLE = 1 << 30
 _NOT_MEASURED = -1
 
@@ -70,19 +67,18 @@ class Gaps:
     vocabulary: Vocabulary
 
 
-class FillMask:
+class FillMask(Likelihood):
     """The task. It fills gaps for infer; for other steps it makes them."""
 
     name = "fill-mask"
     auto = "AutoModelForMaskedLM"
     encoder: Literal["text", "image"] = "text"
-    labelled = False
-    dense = False
     window = 1024
-    outputs = ("logits",)
+    main = "token_accuracy"
+    names = MappingProxyType({"token_accuracy": main, "log_likelihood": "pseudo_log_likelihood", "perplexity": "pseudo_perplexity"})
 
     def __init__(self, settings: Any) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.hides = not isinstance(settings, Infer)
 
     def columns(self, dataset: Any, *, truth: bool) -> dict[str, str]:
@@ -131,34 +127,10 @@ class FillMask:
         """No masks."""
         return {"masks": None, "filled": None}
 
-    def signature(self, labels: Sequence[str]) -> Signature:
-        """Of tokens: logits of what each may be."""
-        axes = ("batch", "sequence")
-        return Signature({"input_ids": axes, "attention_mask": axes}, {"logits": (*axes, "vocabulary")})
-
-    def label_names(self, dataset: Any, columns: Mapping[str, str]) -> list[str]:
-        """None."""
-        return []
-
-    def truths(self, dataset: Any, columns: Mapping[str, str], labels: Sequence[str]) -> Truths:
-        """A row is its own truth; nothing stands here."""
-        return [None] * len(dataset)
-
     def measure(self, truths: Truths, answers: Answers, labels: Sequence[str]) -> Measured:
-        """Token accuracy, pseudo-log-likelihood and pseudo-perplexity of hidden tokens, by a bootstrap of rows.
-
-        A row is right where each of its hidden tokens was the likeliest; the worst are the least likely.
-        """
-        documents = _documents(answers)
-        right = documents.hits == documents.tokens
-        wrong = np.flatnonzero(~right)
-        worst = wrong[np.argsort(-(documents.loss / documents.tokens)[wrong], kind="stable")]
-        found = language.measure(documents, self.settings.seed)
-        return Measured(MAIN, _named(found), right, worst, {"tokens": int(documents.tokens.sum()), "hidden": HIDDEN})
-
-    def differences(self, truths: Truths, first: Answers, second: Answers, labels: Sequence[str]) -> dict[str, Metric]:
-        """By a paired bootstrap of rows. Raises BadData: the models have different tokenizers."""
-        return _named(language.differences(_documents(first), _documents(second), self.settings.seed))
+        """Also which share of the tokens was hidden."""
+        found = super().measure(truths, answers, labels)
+        return replace(found, document={**found.document, "hidden": HIDDEN})
 
     def compared(self, truth: Any, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
         """The hidden tokens, the likeliest in their place, and the mean loss in nats, 6 digits."""
@@ -182,8 +154,7 @@ class FillMask:
         plain = np.flatnonzero(~np.isin(ids, list(vocabulary.special)))
         if not len(plain):
             return "the text has no token that could be hidden"
-        seed = int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=8).digest(), "big")
-        hidden = np.random.default_rng([self.settings.seed, seed]).choice(plain, max(1, round(HIDDEN * len(plain))), replace=False)
+        hidden = np.random.default_rng([self.settings.seed, int(hashed(ids), 16)]).choice(plain, max(1, round(HIDDEN * len(plain))), replace=False)
         true = np.where(np.isin(np.arange(len(ids)), hidden), ids, _NOT_MEASURED)
         ids[hidden] = vocabulary.mask
         places = np.flatnonzero(ids == vocabulary.mask)  # those that stood there before, too: nothing is known of them
@@ -212,27 +183,7 @@ class FillMask:
             "tokens": len(known),
             "loss": float(-shares[known, true].sum()),
             "hits": int((likeliest == true).sum()),
-            "cut": hashlib.blake2b(true.tobytes(), digest_size=8).hexdigest(),
+            "cut": hashed(true),
             "true": [words([token]) for token in true.tolist()],
             "predicted": [words([token]) for token in likeliest.tolist()],
         }
-
-
-def log_shares(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logarithm of the softmax of each row."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found
-
-
-def _named(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    return {name: metrics[theirs] for theirs, name in _NAMES.items()}
-
-
-def _documents(answers: Answers) -> language.Documents:
-    return language.Documents(
-        np.array([answer["tokens"] for answer in answers], dtype=np.int64),
-        np.array([answer["loss"] for answer in answers], dtype=np.float64),
-        np.array([answer["hits"] for answer in answers], dtype=np.int64),
-        [answer["cut"] for answer in answers],
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,11 @@ class ObjectDetection:
 
     name = "object-detection"
     auto = "AutoModelForObjectDetection"
-    encoder = "image"
+    encoder: Literal["text", "image"] = "image"
     labelled = True
     dense = False
     window = 64  # images wait for their batch as bytes: 3 MB each at the size of DETR
-    outputs = ("logits", "pred_boxes")
+    outputs: tuple[str, ...] = ("logits", "pred_boxes")
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

@@ -8,12 +8,12 @@ infer answers what precedes the last answer: a chat that ends with one is asked 
 fault there, for without its end it asks nothing and without its beginning it is another; a text is cut at its beginning. To train and to measure,
 all are cut at the end, and a row is a fault where nothing that counts is left.
 Draws (temperature above 0) are a function of seed and prompt: not of a row's place, nor of the rows beside it. Equal prompts have equal answers.
+An export has no cache: it measures, and does not generate.
 Not covered: tools, images in chats, several answers per prompt.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from modelyard.errors import BadData, Usage
 from modelyard.steps import Infer
-from modelyard_jobs.metrics import language
-from modelyard_jobs.metrics.interval import Metric
 from modelyard_jobs.tasks import chat, columns, text, words
-from modelyard_jobs.tasks.task import Answers, Arrays, Item, Measured, Row, Signature, Truths
+from modelyard_jobs.tasks.likelihood import Likelihood, hashed, log_shares
+from modelyard_jobs.tasks.task import Answers, Arrays, Item, Row
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
 COMPLETIONS = ("completion", "response", "answer", "output", "target")
@@ -53,19 +52,16 @@ class Question:
     draws: NDArray[np.float64] | None
 
 
-class TextGeneration:
+class TextGeneration(Likelihood):
     """The task. It generates for infer; for other steps it follows texts that are there."""
 
     name = "text-generation"
     auto = "AutoModelForCausalLM"
     encoder: Literal["text", "image"] = "text"
-    labelled = False
-    dense = False
     window = 256
-    outputs = ("logits",)
 
     def __init__(self, settings: Any) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.generates = isinstance(settings, Infer)
 
     def columns(self, dataset: Any, *, truth: bool) -> dict[str, str]:
@@ -142,32 +138,6 @@ class TextGeneration:
         """No answer."""
         return {"answer": None, "tokens": None, "finish": None}
 
-    def signature(self, labels: Sequence[str]) -> Signature:
-        """Of tokens: the logits of each one that may follow it. Without a cache: such a graph measures, and does not generate."""
-        axes = ("batch", "sequence")
-        return Signature({"input_ids": axes, "attention_mask": axes}, {"logits": (*axes, "vocabulary")})
-
-    def label_names(self, dataset: Any, columns: Mapping[str, str]) -> list[str]:
-        """None."""
-        return []
-
-    def truths(self, dataset: Any, columns: Mapping[str, str], labels: Sequence[str]) -> Truths:
-        """A row is its own truth; nothing stands here."""
-        return [None] * len(dataset)
-
-    def measure(self, truths: Truths, answers: Answers, labels: Sequence[str]) -> Measured:
-        """Log likelihood, perplexity, token accuracy. A row is right where each of its tokens was the likeliest; the worst have the highest loss."""
-        documents = _documents(answers)
-        right = documents.hits == documents.tokens
-        wrong = np.flatnonzero(~right)
-        worst = wrong[np.argsort(-(documents.loss / documents.tokens)[wrong], kind="stable")]
-        found = language.measure(documents, self.settings.seed)
-        return Measured(language.MAIN, found, right, worst, {"tokens": int(documents.tokens.sum())})
-
-    def differences(self, truths: Truths, first: Answers, second: Answers, labels: Sequence[str]) -> dict[str, Metric]:
-        """By a paired bootstrap of rows. Raises BadData: the models have different tokenizers."""
-        return language.differences(_documents(first), _documents(second), self.settings.seed)
-
     def compared(self, truth: Any, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
         """Tokens that count, their mean loss in nats, and the share that was the likeliest; 6 digits."""
         count = answer["tokens"]
@@ -202,7 +172,7 @@ class TextGeneration:
     def _draws(self, ids: Sequence[int], count: int) -> NDArray[np.float64] | None:
         if not self.settings.temperature:
             return None
-        return np.random.default_rng([self.settings.seed, int(_hash(np.array(ids, dtype=np.int64)), 16)]).random(count)
+        return np.random.default_rng([self.settings.seed, int(hashed(np.array(ids, dtype=np.int64)), 16)]).random(count)
 
     def _spoken(self, row: Row, encoder: Any, max_length: int) -> Item | str:
         room = min(max_length, encoder.limit)
@@ -251,25 +221,15 @@ def _followed(raw: Mapping[str, Any], item: Item) -> dict[str, Any] | None:
     """What the model said of the tokens that count."""
     following, counts = item.values.ids[1:], item.values.said[1:]
     if "logits" in raw:
-        logits, following = raw["logits"][:-1][counts].astype(np.float64), following[counts]
-        shifted = logits - logits.max(1, keepdims=True)
-        log_probs = shifted[np.arange(len(following)), following] - np.log(np.exp(shifted).sum(1))
+        logits, following = raw["logits"][:-1][counts], following[counts]
+        log_probs = log_shares(logits)[np.arange(len(following)), following]
         likeliest = logits.argmax(1) == following
     else:
         log_probs, likeliest = raw["log_probs"][counts].astype(np.float64), raw["likeliest"][counts]
     if not np.isfinite(log_probs).all():
         return None
-    cut = _hash(item.values.ids[item.values.said])
+    cut = hashed(item.values.ids[item.values.said])
     return {"tokens": int(counts.sum()), "loss": float(-log_probs.sum()), "hits": int(likeliest.sum()), "cut": cut}
-
-
-def _documents(answers: Answers) -> language.Documents:
-    return language.Documents(
-        np.array([answer["tokens"] for answer in answers], dtype=np.int64),
-        np.array([answer["loss"] for answer in answers], dtype=np.float64),
-        np.array([answer["hits"] for answer in answers], dtype=np.int64),
-        [answer["cut"] for answer in answers],
-    )
 
 
 def _tokenizer(encoder: Any) -> Any:
@@ -285,7 +245,3 @@ def _is_closed(tokenizer: Any, content: str, ids: Sequence[int]) -> bool:
     """Whether the tokenizer itself has put the token that ends a text behind it, as few do."""
     end = tokenizer.eos_token
     return end is not None and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not content.endswith(end)
-
-
-def _hash(ids: NDArray[np.int64]) -> str:
-    return hashlib.blake2b(ids.tobytes(), digest_size=8).hexdigest()
