@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "tasks.md").read_text()
 MAIN = {
     "text-classification": one_label.MAIN,
     "token-classification": token_classification.MAIN,
-    "fill-mask": fill_mask.MAIN,
+    "fill-mask": fill_mask.FillMask.main,
     "text-generation": language.MAIN,
     "object-detection": object_detection.MAIN,
 }
