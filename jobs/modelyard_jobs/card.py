@@ -225,12 +225,15 @@ def _export(facts: Facts) -> list[str]:
         return []
     parts = ["## The ONNX export"]
     if parity := action.details.get("parity"):
-        close = f"; {parity['close']} are as good as tied, and only there one may differ." if parity["close"] else "."
+        equal = f"and {parity['agreement']:.2%} of the {_many(parity['unit'])} are equal"
+        equal += f"; {parity['close']} are as good as tied, and only there one may differ." if parity["close"] else "."
+        if not parity["answers"]:
+            equal = f"and neither gave a {parity['unit']} that could be compared."
         parts.append(
             f"Compared with these weights in torch on {parity['rows']} rows of the split {_code(action.settings.get('split'))}:"
             f" the {parity['output']} differ by {parity['max_abs']:.1e} at most"
             f" (tolerated are {parity['tolerance']:.1e}; the largest is {parity['scale']:.3g}),"
-            f" and {parity['agreement']:.2%} of the {_many(parity['unit'])} are equal{close}"
+            f" {equal}"
         )
     if int8 := action.details.get("int8"):
         kept = "8-bit weights are in `onnx/model_int8.onnx`" if int8["kept"] else "8-bit weights were tried and refused"

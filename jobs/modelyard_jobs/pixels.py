@@ -75,6 +75,8 @@ KINDS: Mapping[str, _Kind] = MappingProxyType(
     }
 )
 """The processors of transformers that are known here, without `ImageProcessor` or what it was called before. Swin has ViT's, ResNet ConvNext's."""
+UNNAMED: Mapping[str, str] = MappingProxyType({"vit": "ViT", "deit": "DeiT", "detr": "Detr", "clip": "CLIP"})
+"""Type of a model -> its processor, where the file names none: files of before 2022 do not, google/vit-base-patch16-224's among them."""
 
 
 def fault(value: Any) -> str | None:
@@ -124,11 +126,11 @@ class Pixels:
         self.channels = channels
         if not isinstance(config, Mapping):
             raise BadData("the model's preprocessing cannot be read", where=CONFIG, why=f"it holds a JSON {type(config).__name__}, not an object")
-        named = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+        named = _named(config)
         self._name = named.removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
         if self._name not in KINDS or channels not in (1, 3):
-            why = f"its processor is {named}, for {channels} channels; known are {', '.join(KINDS)}, for 1 or 3"
-            raise BadData("images cannot be prepared for this model", where=CONFIG, why=why)
+            why = f"its processor is {named or 'not named'}, for {channels} channels; known are {', '.join(KINDS)}, for 1 or 3"
+            raise BadData("images cannot be prepared for this model", where=CONFIG, why=why, remedy="take a model with one of these processors")
         kind = KINDS[self._name]
         try:
             self._size = (
@@ -158,6 +160,8 @@ class Pixels:
             config, model = (json.loads((folder / name).read_bytes()) for name in (CONFIG, "config.json"))
             within = [model, model.get("backbone_config") or {}, model.get("vision_config") or {}]
             channels = next((part["num_channels"] for part in within if "num_channels" in part), 3)
+            if isinstance(config, Mapping) and not _named(config):
+                config = {**config, "image_processor_type": UNNAMED.get(str(model.get("model_type")))}
         except FileNotFoundError as error:
             why, remedy = f"there is no {Path(str(error.filename)).name}", f"put the model's own {CONFIG} beside its weights"
             raise BadData("the model does not say how its images are prepared", why=why, remedy=remedy) from error
@@ -235,6 +239,10 @@ class Pixels:
             if size and "height" in size:
                 return size["height"], size["width"]
         return (self._size["shortest_edge"],) * 2 if self._name == "ConvNext" and self._size else None
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    return str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
 
 
 def _identified(value: Any) -> Image.Image | str:

@@ -30,6 +30,7 @@ ONNX = {"model.onnx": b"graph" * 50, "export.json": '{"schema": 1}', "config.jso
 DETAILS = {
     "parity": {
         "rows": 200,
+        "answers": 200,
         "max_abs": 3.1e-7,
         "max_rel": 1e-7,
         "scale": 2.5,

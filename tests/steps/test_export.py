@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import getpass
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -23,8 +25,12 @@ from modelyard.yard import Yard
 from modelyard_jobs import export, exported, models, tasks
 from modelyard_jobs.engine import Engine
 from modelyard_jobs.export import graph, int8, parity
+from modelyard_jobs.export.answers import Given
+from modelyard_jobs.metrics.interval import Metric
 from modelyard_jobs.onnx_runner import OnnxRunner, PlainEncoder
 from modelyard_jobs.tasks.tags import Tagged
+from modelyard_jobs.tasks.task import Item
+from modelyard_jobs.tasks.text_classification import TextClassification
 from modelyard_jobs.tasks.token_classification import TokenClassification
 from modelyard_jobs.torch_runner import TorchRunner
 from tests.steps.fake import FakeContext, artifact
@@ -126,6 +132,12 @@ def test_the_graph_keeps_no_note_of_its_origin(place):
     assert {initializer.data_location for initializer in proto.graph.initializer} == {onnx.TensorProto.DEFAULT}
 
 
+def test_the_opset_is_that_of_the_graph(place):
+    assert place.context.decisions["opset"] == 20
+    domains = [onnx.helper.make_opsetid("com.microsoft", 1), onnx.helper.make_opsetid("", 18)]
+    assert graph.opset(onnx.helper.make_model(onnx.GraphProto(), opset_imports=domains)) == 18, "the exporter may leave it lower than asked for"
+
+
 def test_parity_is_of_real_rows_in_batches_of_all_sizes(place):
     told = place.context.details["parity"]
     assert told["rows"] == place.context.details["rows"]["rows"] == 60
@@ -219,6 +231,8 @@ def test_large_weights_lie_beside_the_graph(prepared, place, monkeypatch, tmp_pa
     monkeypatch.setattr(int8, "MARGIN", 1.0)
     monkeypatch.setattr(int8, "AGREEMENT", 0.0)
     context = prepared(rows=rows, int8=True)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, apart(getattr(os, name), context.scratch, context.out))
     export.run(context)
     names = sorted(path.name for path in context.out.glob("model*"))
     assert names == ["model.onnx", "model.onnx.data", "model_int8.onnx", "model_int8.onnx.data"]
@@ -234,6 +248,17 @@ def test_large_weights_lie_beside_the_graph(prepared, place, monkeypatch, tmp_pa
     for name in ("model.onnx", "model_int8.onnx"):
         runner = OnnxRunner(TASK, moved, description, name, device="cpu", threads=1)
         assert runner.run({"input_ids": np.array([[2, 7, 3]]), "attention_mask": np.ones((1, 3), dtype=np.int64)})["logits"].shape == (1, 3)
+
+
+def apart(move, one, other):
+    """`move` as it is where two folders lie on two file systems, as the scratch folder and a yard do on a cluster."""
+
+    def refusing(source, target, **options):
+        if Path(source).is_relative_to(one) and Path(target).is_relative_to(other):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        return move(source, target, **options)
+
+    return refusing
 
 
 def perturb(path, scale):
@@ -371,9 +396,16 @@ def test_int8_that_does_not_agree_is_refused_and_the_step_passes(prepared, place
     assert context.details["parity"]["agreement"] == 1.0
 
 
+def leave(source, _target, _scratch):
+    """As the quantizer does that fails half way."""
+    source.with_name("model-inferred.onnx").write_bytes(b"half")
+    raise ValueError("nothing more")
+
+
 @pytest.mark.parametrize(
     ("write", "why"),
     [
+        (leave, "it cannot be quantized: ValueError: nothing more"),
         (lambda *_: (_ for _ in ()).throw(ValueError("no such operator")), "it cannot be quantized: ValueError: no such operator"),
         (lambda _, target, __: target.write_bytes(b"junk"), "model_int8.onnx: ONNX Runtime cannot load the model"),
     ],
@@ -386,7 +418,7 @@ def test_what_cannot_be_quantized_is_refused_and_the_step_passes(prepared, trace
     told = context.details["int8"]
     assert not told["kept"]
     assert told["why"].startswith(why)
-    assert not list(context.out.glob("model_int8*"))
+    assert [path.name for path in context.out.glob("*.onnx*")] == ["model.onnx"]
     assert "int8" not in context.details["speed"]
 
 
@@ -424,6 +456,56 @@ def test_judge(rows, wrong, others, kept, why):
 def judged(true, float32, found, sizes=(100, 30)):
     answers = {"torch": np.eye(3)[float32], "onnx": np.eye(3)[float32], "int8": np.eye(3)[found]}
     return int8.judge(TASK, true, answers, LABELS, parity=compare(answers["onnx"], answers["int8"]), sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("low", "words"), [(-0.004, "log likelihood fell by no more than 0.0040, by 95 %"), (-0.02, "fallen by 0.0200, .*; 0.01 is")]
+)
+def test_a_metric_that_is_no_share_is_not_told_in_percent(low, words):
+    value = Metric(-1.5, -1.6, -1.4, 500, "bootstrap")
+    task = SimpleNamespace(
+        measure=lambda *_: SimpleNamespace(main="log_likelihood", metrics={"log_likelihood": value}),
+        differences=lambda *_: {"log_likelihood": Metric(low / 2, low, 0.0, 500, "agresti-min")},
+    )
+    logits = np.eye(3, dtype=np.float32)[None]
+    verdict = int8.judge(task, [], dict.fromkeys(("torch", "onnx", "int8"), ()), [], parity=compare(logits[0], logits[0], "token"), sizes=(100, 30))
+    assert verdict["kept"] is (low > -0.01)
+    assert re.search(words, verdict["why"]), verdict["why"]
+    assert verdict["why"].count("%") == 1 + verdict["kept"]
+
+
+def test_the_boxes_of_8_bits_are_counted(place, tmp_path, monkeypatch):
+    settings = Export(model="m", parity="d", task="object-detection", int8=True)
+    task, labels = tasks.of("object-detection", settings), ("bag", "coat")
+    exact = {"logits": np.array([[[9, 0, 0], [0, 9, 0], [0, 0, 9]]], np.float32), "pred_boxes": np.full((1, 3, 4), 0.5, np.float32)}
+    moved = {**exact, "pred_boxes": exact["pred_boxes"] + np.array([[0], [0.1], [0]], np.float32)}
+    monkeypatch.setattr(int8, "write", lambda *_: None)
+    monkeypatch.setattr(int8, "OnnxRunner", lambda *_, **__: SimpleNamespace(run=lambda _: moved))
+    monkeypatch.setattr(int8, "judge", lambda *_, parity, sizes: {"kept": True, "why": "", "agreement": parity.agreement})
+    context, float32 = FakeContext(settings, {}, place.yard, tmp_path / "work"), Given(task, labels, 0.5)
+    trial = int8.Trial(context, task, SimpleNamespace(labels=labels))
+    items = [Item(16, None, about=(64, 64))]
+    float32.add([0], items, exact)
+    trial.add([0], items, {}, exact, float32)
+    assert trial.end([], {}, labels)
+    assert context.details["int8"]["agreement"] == pytest.approx(1 / 3), "one box that both have, and one of each that the other has not"
+
+
+def test_each_row_is_prepared_once_by_each_tokenizer(prepared, traced, place, monkeypatch):
+    content = labelled(place.model, texts(90))
+    rows, seen = artifact(place.yard, "dataset", {"test.jsonl": jsonl(content)}), []
+    prepare = TextClassification.prepare
+    monkeypatch.setattr(
+        TextClassification,
+        "prepare",
+        lambda self, given, encoder, length: (seen.append((encoder, len(given))), prepare(self, given, encoder, length))[1],
+    )
+    monkeypatch.setattr(export.step.speed, "measure", lambda engines, _: {name: {"rows_per_second": 1.0} for name in engines})
+    context = prepared(rows=rows, count=80, int8=True)
+    export.run(context)
+    assert {type(encoder).__name__ for encoder, _ in seen} == {"TokenizerEncoder", "PlainEncoder"}
+    assert sum(count for _, count in seen) == 2 * 80
+    assert context.details["parity"]["rows"] == context.details["int8"]["difference"]["n"] == 80
 
 
 def test_8_bits_that_save_nothing_are_refused():

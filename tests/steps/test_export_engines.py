@@ -219,12 +219,19 @@ def test_max_length_is_cut_to_the_models_positions(place, prepared):
         assert context.details["rows"]["truncated"] == 1
 
 
-def test_an_accelerator_that_onnx_runtime_cannot_use(place, prepared):
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_an_accelerator_that_onnx_runtime_cannot_use(place, prepared, device):
     context = prepared(place.onnx)
-    context.device = "cuda"
+    context.device = device
     with pytest.raises(NoAccelerator, match="the session runs on CPUExecutionProvider") as caught:
         infer.run(context)
     assert "gpus: 0" in caught.value.remedy
+
+
+def test_a_type_that_an_export_does_not_have_is_not_passed_over(place, prepared):
+    context = prepared(place.onnx, dtype="bfloat16")
+    infer.run(context)
+    assert context.decisions["dtype"] == "float32"
 
 
 def test_threads_are_those_of_the_step(place, prepared, monkeypatch):

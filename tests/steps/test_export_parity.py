@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,22 @@ def test_batches_add_up() -> None:
     parts.add({"logits": logits * 100}, {"logits": logits * 100}, None, counted=False)
     assert parts.result(6).answers == 6
     assert parts.result(6).scale > 50, "shapes widen the scale, and are no answers"
+
+
+def test_answers_over_a_large_vocabulary_are_compared_without_copies_of_them() -> None:
+    logits = RNG.normal(size=(1, 256, 60_000)).astype(np.float32)
+    other, mask = logits.copy(), np.ones((1, 256), dtype=np.int64)
+    other[0, 7, 3] += 50
+    other[0, 255, 59_999] -= 70
+    comparison = Comparison("token")
+    tracemalloc.start()
+    comparison.add({"logits": logits}, {"logits": other}, mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.5 * logits.nbytes, "both without padding, and what is compared at once"
+    found = comparison.result(1)
+    assert (found.max_abs, found.answers, found.agreement) == (pytest.approx(70), 256, 255 / 256)
+    assert found.scale == np.abs(logits).max()
 
 
 def queries(images: int = 2, count: int = 8) -> dict[str, Any]:
@@ -93,6 +110,14 @@ BOX = (10, 10, 40, 40, 1, 0.9)
 def test_boxes_are_equal_by_label_and_place(found: dict[str, Any], counted: tuple[int, int]) -> None:
     assert same_boxes(answer(BOX, (0, 0, 5, 5, 0, 0.1)), found, 0.5) == counted
     assert same_boxes(found, answer(BOX, (0, 0, 5, 5, 0, 0.1)), 0.5) == counted
+
+
+def test_a_box_right_at_the_threshold_may_be_under_it_by_what_engines_differ_in() -> None:
+    over, under, lower = (answer(BOX, (60, 60, 40, 40, 2, score)) for score in (0.500001, 0.499999, 0.4998))
+    assert same_boxes(over, under, 0.5) == same_boxes(under, over, 0.5) == same_boxes(over, over, 0.5) == (2, 2)
+    assert same_boxes(under, under, 0.5) == (1, 1)
+    assert same_boxes(over, lower, 0.5) == same_boxes(lower, over, 0.5) == (2, 1)
+    assert same_boxes(over, answer(BOX), 0.5) == same_boxes(answer(BOX), over, 0.5) == (2, 1)
 
 
 def test_one_box_that_is_missing_is_no_parity() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import pytest
 
 from modelyard_jobs.export import shapes
-from modelyard_jobs.tasks.task import Signature
+from modelyard_jobs.tasks.task import Item, Signature
 
 AXES = ("batch", "sequence")
 TEXT = Signature(dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), AXES), {"logits": ("batch", 3)})
@@ -49,3 +53,28 @@ def test_an_image_of_another_size_keeps_its_mask() -> None:
     assert made["pixel_values"].shape == (1, 1, 96, 64)
     assert made["pixel_mask"].shape == (1, 96, 64)
     assert made["pixel_values"][0, 0, 0, 0] == made["pixel_values"][0, 0, 32, 32] == 0.0
+
+
+class Collating(SimpleNamespace):
+    """What of a task probes are made with; an item's values are its row of the batch."""
+
+    def collate(self, items: list[Item], encoder: Any) -> dict[str, np.ndarray]:
+        return {self.name: np.stack([item.values for item in items]), "unasked": np.zeros(1)}
+
+
+@pytest.mark.parametrize(("side", "rows"), [(16, [1, 2, 5, 32]), (224, [1, 2, 5, 10]), (640, [1, 2, 3, 3]), (1024, [1, 2, 3, 3])])
+def test_the_axis_of_rows_is_proven_by_large_images_too(side: int, rows: list[int]) -> None:
+    items = [Item((side // 16) ** 2, np.zeros((3, 2, 2), dtype=np.uint8))]
+    inputs = {"pixel_values": ("batch", 3, side, side)}
+    made: Any = shapes.probes(inputs, Collating(name="pixel_values"), None, items, 256)  # type: ignore[arg-type]
+    assert [len(probe["pixel_values"]) for probe in made] == rows
+    assert all(list(probe) == ["pixel_values"] for probe in made)
+
+
+@pytest.mark.parametrize(
+    ("length", "tokens"), [(40, [40, 40, 40, 40, 512]), (1000, [1000, 1000, 409, 64, 1000]), (4000, [2048, 1024, 409, 64, 4000])]
+)
+def test_the_axis_of_rows_is_proven_by_long_texts_too(length: int, tokens: list[int]) -> None:
+    items = [Item(length, np.arange(length))]
+    made: Any = shapes.probes({"input_ids": AXES}, Collating(name="input_ids"), None, items, 8192)  # type: ignore[arg-type]
+    assert [probe["input_ids"].shape for probe in made] == list(zip([1, 2, 5, 32, 1], tokens, strict=True))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from PIL import Image
 
 from modelyard.errors import BadData
-from modelyard_jobs.pixels import KINDS, Pixels
+from modelyard.steps import Export
+from modelyard_jobs import models, tasks
+from modelyard_jobs.pixels import KINDS, UNNAMED, Pixels
 
 SIZES = [(37, 52), (52, 37), (64, 64), (224, 224), (301, 97), (33, 500), (8, 8), (256, 255), (134, 50), (300, 10)]
 """Width and height."""
@@ -78,6 +82,11 @@ def test_every_known_kind_is_compared() -> None:
     assert {kind for kind, _ in CASES.values()} == set(KINDS)
 
 
+def test_the_page_names_every_known_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    assert f"its processors {', '.join(list(KINDS)[:-1])} and {list(KINDS)[-1]} do." in " ".join(page.split())
+
+
 @pytest.mark.parametrize("kind", ["Detr", "ConditionalDetr", "DeformableDetr"])
 def test_a_batch_of_several_sizes_is_padded_and_masked_alike(kind: str) -> None:
     theirs = processor(kind, size={"shortest_edge": 80, "longest_edge": 133})
@@ -122,6 +131,20 @@ def test_it_is_read_from_a_models_folder(tmp_path: Path) -> None:
         Pixels.read(tmp_path)
 
 
+@pytest.mark.parametrize("kind", sorted(UNNAMED))
+def test_a_file_that_names_no_processor_is_for_its_models_type(tmp_path: Path, kind: str) -> None:
+    """As google/vit-base-patch16-224 has it, which is read by way of config.json."""
+    old = {"do_normalize": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 24, "crop_size": 24}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    assert type(theirs) is type(processor(UNNAMED[kind]))
+    ours = Pixels.read(tmp_path)
+    if kind == "vit":
+        for image in images():
+            np.testing.assert_array_equal(ours.pixels(image), theirs(images=image, return_tensors="np")["pixel_values"][0])
+
+
 def test_the_channels_of_a_backbone_are_found(tmp_path: Path) -> None:
     processor("RTDetr").save_pretrained(tmp_path)
     backbone = transformers.RTDetrResNetConfig(num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1], out_features=["stage1"])
@@ -132,8 +155,8 @@ def test_the_channels_of_a_backbone_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"image_processor_type": "Qwen2VLImageProcessor"}, "Qwen2VL"),
-        ({}, "None"),
+        ({"image_processor_type": "YolosImageProcessor"}, "its processor is YolosImageProcessor.*known are ViT, .*RTDetr"),
+        ({}, "its processor is not named"),
         ({"image_processor_type": "ViTImageProcessor"}, "size"),
         ({"image_processor_type": "ViTImageProcessor", "size": {"height": 8}}, "no size"),
         ({"image_processor_type": "ViTImageProcessor", "size": 10**9}, "sides are"),
@@ -148,8 +171,18 @@ def test_the_channels_of_a_backbone_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_a_preprocessing_that_makes_no_sense_is_refused(config: Any, words: str) -> None:
-    with pytest.raises(BadData, match=words):
+    with pytest.raises(BadData, match=words) as caught:
         Pixels(config, channels=3)
+    assert caught.value.remedy or words.startswith("JSON")
+
+
+def test_a_processor_that_is_not_known_is_said_before_weights_are_loaded(tmp_path: Path) -> None:
+    transformers.YolosConfig().save_pretrained(tmp_path)
+    processor("Yolos").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not looked at")
+    model: Any = SimpleNamespace(path=tmp_path, digest="a model", files=[])
+    with pytest.raises(BadData, match="images cannot be prepared for this model"):
+        models.load(tasks.of("object-detection", Export(model="m", parity="d")), model, None, torch.float32)
 
 
 def test_channels_that_are_none(tmp_path: Path) -> None:

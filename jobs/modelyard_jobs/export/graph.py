@@ -23,8 +23,8 @@ from modelyard_jobs.tasks.task import Signature
 
 OPSET = 20
 """Of the graphs that we write; ONNX Runtime reads it since 1.17."""
-LARGEST = int(1.9 * 2**30)
-"""Bytes of weights inside model.onnx, beyond which they go into a file of their own: protobuf ends at 2 GiB."""
+LARGEST = int(1.5 * 2**30)
+"""Bytes of weights inside model.onnx, beyond which they go into a file of their own, as torch has it too: protobuf ends at 2 GiB."""
 
 Axes = tuple[str | int, ...]
 
@@ -91,6 +91,21 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
 def axes(value: Any) -> Axes:
     """The axes of an input or output: a name for one of any size."""
     return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+
+
+def inputs(graph: onnx.ModelProto) -> dict[str, Axes]:
+    """What a graph takes: name -> its axes."""
+    return {value.name: axes(value) for value in graph.graph.input}
+
+
+def opset(graph: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators, which the exporter may have left lower than it was asked for."""
+    return int(next(each.version for each in graph.opset_import if each.domain in {"", "ai.onnx"}))
+
+
+def size(path: Path) -> int:
+    """Bytes of a graph with the file of its weights, where it has one."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
 def is_large(model: Any) -> bool:

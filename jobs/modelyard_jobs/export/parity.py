@@ -10,7 +10,7 @@ IoU 0.95. A detector that takes its queries by their score may order equal ones 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.errors import BadData
-from modelyard_jobs.tasks.task import Arrays
+from modelyard_jobs.tasks.task import Arrays, Task
 
 TOLERANCE = 1e-4
 """Largest difference of a value, as a share of the largest value of that output."""
 OVERLAP = 0.95
 """Intersection over union at which two boxes are the same."""
+_VALUES = 1 << 21
+"""That are compared at once."""
+_UNITS = {"token-classification": "token", "fill-mask": "token", "text-generation": "token", "object-detection": "box"}
+"""What an answer of a task is; of others it is a label."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -94,19 +98,18 @@ class Comparison:
                     raise BadData(what, where=name, remedy="finetune it again")
         if self.unit == "box":
             pairs = _matched(pairs)
-        for name, (one, other) in pairs.items():
-            exact = one.reshape(-1, one.shape[-1]).astype(np.float64)
-            difference, sizes = np.abs(other.reshape(exact.shape) - exact).max(1), np.abs(exact).max(1)
-            relative = np.divide(difference, sizes, out=np.zeros_like(difference), where=sizes > 0)
+        for number, (name, sides) in enumerate(pairs.items()):
             extent = self._extents.setdefault(name, _Extent())
-            extent.difference = max(extent.difference, float(difference.max(initial=0)))
-            extent.relative = max(extent.relative, float(relative.max(initial=0)))
-            extent.scale = max(extent.scale, float(sizes.max(initial=0)))
-        if counted and self.unit != "box":
-            one, other = next(iter(pairs.values()))
-            best = np.partition(one.astype(np.float64), -2, axis=-1)
-            self._margins.append(best[:, -1] - best[:, -2])
-            self.count(len(one), int((one.argmax(-1) == other.argmax(-1)).sum()))
+            for one, other in _sliced(*sides):
+                difference, sizes = np.abs(other - one).max(1), np.abs(one).max(1)
+                relative = np.divide(difference, sizes, out=np.zeros_like(difference), where=sizes > 0)
+                extent.difference = max(extent.difference, float(difference.max()))
+                extent.relative = max(extent.relative, float(relative.max()))
+                extent.scale = max(extent.scale, float(sizes.max()))
+                if counted and number == 0 and self.unit != "box":
+                    best = np.partition(one, -2, axis=-1)
+                    self._margins.append(best[:, -1] - best[:, -2])
+                    self.count(len(one), int((one.argmax(-1) == other.argmax(-1)).sum()))
 
     def count(self, answers: int, equal: int) -> None:
         """So many answers, of which so many are equal."""
@@ -133,20 +136,29 @@ class Comparison:
         )
 
 
+def of(task: Task) -> Comparison:
+    """A new comparison in the task's own terms."""
+    return Comparison(_UNITS.get(task.name, "label"))
+
+
 def same_boxes(reference: Mapping[str, Any], found: Mapping[str, Any], threshold: float) -> tuple[int, int]:
     """(boxes over the threshold in either answer, each that both have counted once; how many both have, with one label and at OVERLAP).
 
+    A box that stands in one answer right over the threshold may stand in the other right under it, by no more than TOLERANCE.
     Answers as ObjectDetection's: boxes (x, y, width, height), labels, scores.
     """
-    one, other = _over(reference, threshold), _over(found, threshold)
-    free, same = set(range(len(other))), 0
-    for label, box in one:
+    one, other = _over(reference, threshold - TOLERANCE), _over(found, threshold - TOLERANCE)
+    free, count, same = set(range(len(other))), 0, 0
+    for label, box, own in one:
+        score = own
         overlaps = {place: _overlap(box, other[place][1]) for place in free if other[place][0] == label}
         best = max(overlaps, key=lambda place: overlaps[place], default=None)
         if best is not None and overlaps[best] >= OVERLAP:
             free.remove(best)
-            same += 1
-    return len(one) + len(other) - same, same
+            score = max(score, other[best][2])
+            same += score >= threshold
+        count += score >= threshold
+    return count + sum(other[place][2] >= threshold for place in free), same
 
 
 def _answers(values: Floats, mask: NDArray[Any] | None) -> Floats:
@@ -154,6 +166,14 @@ def _answers(values: Floats, mask: NDArray[Any] | None) -> Floats:
         found: Floats = values[mask.astype(bool)]
         return found
     return values
+
+
+def _sliced(one: Floats, other: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """The same answers of both, (answers, values) in float64, a few at a time: those of a large vocabulary are gigabytes."""
+    one, other = (side.reshape(-1, side.shape[-1]) for side in (one, other))
+    step = max(1, _VALUES // one.shape[-1])
+    for start in range(0, len(one), step):
+        yield one[start : start + step].astype(np.float64), other[start : start + step].astype(np.float64)
 
 
 def _matched(pairs: Mapping[str, tuple[Floats, Floats]]) -> dict[str, tuple[Floats, Floats]]:
@@ -173,8 +193,9 @@ def _matched(pairs: Mapping[str, tuple[Floats, Floats]]) -> dict[str, tuple[Floa
     return {name: (np.concatenate([one for one, _ in sides]), np.concatenate([other for _, other in sides])) for name, sides in found.items()}
 
 
-def _over(answer: Mapping[str, Any], threshold: float) -> list[tuple[int, Sequence[float]]]:
-    return [(label, box) for label, box, score in zip(answer["labels"], answer["boxes"], answer["scores"], strict=True) if score >= threshold]
+def _over(answer: Mapping[str, Any], least: float) -> list[tuple[int, Sequence[float], float]]:
+    """(label, box, score) of each."""
+    return [each for each in zip(answer["labels"], answer["boxes"], answer["scores"], strict=True) if each[2] >= least]
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:

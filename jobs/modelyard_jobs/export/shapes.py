@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard_jobs.tasks.task import Signature
+from modelyard_jobs.tasks.task import Item, Signature, Task
 
+SIZES = (1, 2, 5, 32)
+"""Rows of the batches that are made without regard to length."""
+PROBED = 2048
+"""Tokens or patches of such a batch: texts are cut to keep to it, and of images there are fewer, but three where they are to be as many."""
 MOVING = ("batch", "sequence", "height", "width")
 """Names of axes that may be of any size; others, such as queries, are the model's own."""
 SIZED = ("height", "width")
 _STRIDE = 32
 """Of the sizes of images: what models make smaller five times by half has no remainder then."""
 _TOKENS = 16
+_LONG = 512
 
 Batch = dict[str, NDArray[Any]]
 Named = Mapping[str, tuple[str | int, ...]]
@@ -59,6 +64,23 @@ def to_trace(inputs: Named, batch: Mapping[str, NDArray[Any]], limit: int) -> Ba
     if "attention_mask" in made:
         made["attention_mask"] = np.ones_like(made["attention_mask"])
         made["attention_mask"][-1, -1] = 0
+    return made
+
+
+def probes(inputs: Named, task: Task, encoder: Any, items: Sequence[Item], max_length: int) -> list[Batch]:
+    """The first rows in batches of each size in turn, and one row as long as rows may be. inputs: of the graph."""
+    texts = any("sequence" in axes for axes in inputs.values())
+    start, made = 0, []
+    for size in SIZES:
+        chosen = [items[(start + place) % len(items)] for place in range(size)]  # few rows come again: the axis is proven all the same
+        start += size
+        most = PROBED // max(item.size for item in chosen)
+        batch = task.collate(chosen if texts else chosen[: max(3, most)], encoder)
+        batch = {name: array for name, array in batch.items() if name in inputs}
+        made.append(resized(inputs, batch, {"sequence": PROBED // size}) if texts and most < size else batch)
+    if texts:
+        tokens = min(max_length, max(_LONG, *(item.size for item in items)))
+        made.append(resized(inputs, made[0], {"batch": 1, "sequence": tokens}))
     return made
 
 

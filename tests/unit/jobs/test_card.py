@@ -78,6 +78,7 @@ def facts(**other: Any) -> Facts:
         "max_abs": 3.1e-6,
         "max_rel": 1e-6,
         "scale": 4.25,
+        "answers": 500,
         "unit": "label",
         "output": "logits",
         "agreement": 1.0,
@@ -157,6 +158,15 @@ def test_both_hubs_read_the_front_matter() -> None:
     assert (front["tasks"], front["frameworks"]) == (["text-classification"], ["pytorch"])
     ours = hub_card.read({"README.md": readme(facts()).encode()}.get)
     assert (ours.licence, ours.task, ours.languages) == ("apache-2.0", "text-classification", ("en",))
+
+
+def test_boxes_that_nobody_found_are_not_equal() -> None:
+    made = facts()
+    export = made.provenance.export
+    parity = {**export.details["parity"], "unit": "box", "answers": 0}
+    text = readme(replace(made, provenance=replace(made.provenance, export=export.model_copy(update={"details": {"parity": parity}}))))
+    assert "(tolerated are 4.2e-04; the largest is 4.25), and neither gave a box that could be compared." in text
+    assert "are equal" not in text
 
 
 def test_people_read_values_with_intervals_rows_and_digests() -> None:
