@@ -108,9 +108,9 @@ def sample(count: int | None, total: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def overlap(train: Any, test: Any, column: str) -> int:
-    """Rows of `test` whose content in `column` also stands in `train`, to the character."""
-    return int(np.isin(keys(test, column), keys(train, column)).sum())
+def overlap(train: Any, test: Any, column: str, its: str | None = None) -> int:
+    """Rows of `test` whose content in `column`, or in its own column `its`, also stands in `train`, to the character."""
+    return int(np.isin(keys(test, its or column), keys(train, column)).sum())
 
 
 def keys(dataset: Any, column: str) -> NDArray[np.uint64]:
@@ -138,10 +138,13 @@ def _tables(dataset: Any, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def _content(value: Any) -> Any:
-    """What a row is told from others by: of an image its bytes, wherever they are kept."""
+    """What a row is told from others by: of an image its bytes, wherever they are kept; of objects those fields alone that have a value."""
     if isinstance(value, dict) and data_images.is_image(value):
         return value["sha256"] or (value["bytes"] is not None and hashlib.sha256(value["bytes"]).hexdigest()) or value["path"]
-    return value
+    if isinstance(value, dict):
+        # In one order, whichever the file has; of a message the role first, as nearly all of them are written.
+        return {name: _content(value[name]) for name in sorted(value, reverse=True) if value[name] is not None}
+    return [_content(each) for each in value] if isinstance(value, list) else value
 
 
 def by_role(table: Any, columns: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -210,15 +213,19 @@ def _read_files(root: Path, images: data_images.Images, cache_dir: Path, split: 
         if set(part.column_names) != set(parts[0].column_names):
             why = f"has {', '.join(sorted(part.column_names))}; {paths[0]} has {', '.join(sorted(parts[0].column_names))}"
             raise BadData(f"files of split {split} differ in their columns", where=path, why=why, remedy="keep one kind of rows in one split")
-    # A column that is empty in one file has no type there: it takes the one that it has in another.
+    # A column that is empty in one file has no type there: it takes the one that it has in another, as does one that is of several types there.
     empty = library.Value("null")
-    types = {name: feature for part in parts for name, feature in part.features.items() if feature != empty}
+    mixed = {name: part.features[name] for part in parts for name in part.column_names if "arrow.json" in str(part.data.schema.field(name).type)}
+    types = {name: feature for part in parts for name, feature in part.features.items() if feature != empty} | mixed
     try:
-        features = [{name: types.get(name, feature) if feature == empty else feature for name, feature in part.features.items()} for part in parts]
+        features = [
+            {name: types.get(name, feature) if feature == empty or name in mixed else feature for name, feature in part.features.items()}
+            for part in parts
+        ]
         # A cast writes the rows anew.
         cast = [part if own == dict(part.features) else part.cast(library.Features(own)) for part, own in zip(parts, features, strict=True)]
         return library.concatenate_datasets(cast)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise BadData(
             f"files of split {split} differ in the types of their columns", where=f"{paths[0]} to {paths[-1]}", why=reason(error)
         ) from error

@@ -60,7 +60,7 @@ def sentences(path: Path, name: str) -> Iterator[dict[str, list[str]]]:
                 tabs, seen = "\t" in line, True
             fields = _fields(line, tabs)
             count = count or len(fields)
-            if len(fields) < 2 or not (fields[0].strip() and fields[-1].strip()):
+            if len(fields) < 2 or not (fields[0].strip(" ") and fields[-1].strip(" ")):
                 why = "it should be a word and, in the last of its fields, a tag"
                 raise BadData(
                     "the line has no tag", where=f"{name}:{number}", why=why, remedy="put a blank line between sentences, and a tag beside each word"
@@ -83,4 +83,5 @@ def _text(raw: bytes, where: str) -> str:
 
 
 def _fields(line: str, tabs: bool) -> list[str]:
-    return line.split("\t") if tabs else line.split()
+    # Other white space than a blank, such as one that does not break, is part of a word.
+    return line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t"))

@@ -43,6 +43,11 @@ REASONING = (
     "{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"
 )
 """As DeepSeek R1's: a turn begins with more than answers have."""
+PHI = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+"""As Phi-3's, whose marks take in the white space behind them: the token that ends a text stands behind the last turn alone."""
 TEMPLATES = {
     "marked": MARKED,
     "chatml": CHATML,
@@ -84,6 +89,7 @@ def language_model(family: str, *, spread: float = 0.02, seed: int = 0, position
     heads = {"num_key_value_heads": 2, "head_dim": 8}
     latent = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4}
     experts = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
     routed = {**experts, **latent, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
     own = {
         "qwen3": heads,
@@ -95,6 +101,8 @@ def language_model(family: str, *, spread: float = 0.02, seed: int = 0, position
         "gemma2": {**heads, "sliding_window": 16},
         "gemma3_text": {**heads, "sliding_window": 16},
         "gpt2": {},
+        "qwen3_next": {**heads, **experts, **linear, "num_experts": 4, "shared_expert_intermediate_size": 32, "num_hidden_layers": 4},
+        "mamba": {},
     }[family]
     torch.manual_seed(seed)
     settings = {**size, "max_position_embeddings": positions, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": spread}

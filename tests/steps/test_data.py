@@ -121,6 +121,14 @@ def test_columns_in_another_order_and_empty_columns_take_their_types(read):
     assert rows[:] == {"text": ["a", "b"], "error": [None, {"what": "x"}]}
 
 
+def test_a_column_of_several_types_in_one_file_is_one_in_all(read):
+    same = {"messages": [{"role": "user", "content": "a"}], "text": "a"}
+    more = {"messages": [{"role": "user", "content": "b", "name": "ada"}, {"role": "assistant", "content": "c"}], "text": {"no": "text"}}
+    rows = read({"train/a.jsonl": jsonl(same), "train/b.jsonl": jsonl(more, same), "train/c.jsonl": jsonl(same)})["train"]
+    assert list(data.values(rows, "messages")) == [each["messages"] for each in (same, more, same, same)]
+    assert list(data.values(rows, "text")) == ["a", {"no": "text"}, "a", "a"]
+
+
 def test_pick_knows_synonyms_and_lists_what_is_there(read):
     splits = read({"train.csv": CSV, "dev.csv": CSV})
     assert data.pick(splits, "dev")[0] == data.pick(splits, "validation")[0] == "validation"
@@ -138,6 +146,24 @@ def test_no_row_moves_when_the_data_grow(read):
     assert cut_of_small == {large[int(row)]["text"] for row in cut} & set(texts[:1000])
     assert sorted([*rest, *cut]) == list(range(2000))
     assert 150 < len(cut) < 250
+
+
+@pytest.mark.parametrize(
+    "new", [{"content": "x", "role": "user"}, {"role": "user", "content": "x", "name": "ada"}, {"role": "user", "content": "x", "weight": 1.5}]
+)
+def test_no_chat_moves_when_the_first_one_has_its_fields_in_another_order_or_more_of_them(read, new):
+    chats = [{"messages": [{"role": "user", "content": f"row {number}"}]} for number in range(20)]
+    small = read({"a.jsonl": jsonl(*chats)})["train"]
+    for grown in ([{"messages": [new]}, *chats], [{"messages": [new, {"role": "tool", "content": "y", "id": 1}]}, *chats]):
+        assert np.array_equal(data.keys(read({"a.jsonl": jsonl(*grown)})["train"], "messages")[1:], data.keys(small, "messages"))
+
+
+def test_fields_that_a_table_adds_are_not_content(read):
+    """Parquet has all fields in every object, most of them empty."""
+    plain = {"messages": [[{"role": "user", "content": "x"}], [{"role": "user", "content": "y"}]]}
+    full = {"messages": [[{"name": None, "role": "user", "content": "x"}], [{"name": "ada", "role": "user", "content": "y"}]]}
+    one, other = (data.keys(read({"a.parquet": parquet(rows)})["train"], "messages") for rows in (plain, full))
+    assert (one == other).tolist() == [True, False]
 
 
 def test_duplicates_fall_on_the_same_side(read):

@@ -82,6 +82,13 @@ def test_bad_files_are_named_with_their_line(read, content, message):
     assert "/yard/" not in str(caught.value)
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u2028", "\x85", "\x0b"])
+@pytest.mark.parametrize("between", [" ", "\t"])
+def test_other_white_space_than_a_blank_is_part_of_a_word(read, space, between):
+    rows = read({"a.conll": f"10{space}000{between}B-X\n{space}{between}O\nmen{between}O\n"})["train"]
+    assert rows[0] == {"tokens": [f"10{space}000", space, "men"], "tags": ["B-X", "O", "O"]}
+
+
 def test_a_long_file_is_not_held_in_memory(read):
     rows = read({"a.conll": "word B-X\n" * 50 + "\n" + "word O\n\n" * 20000})["train"]
     assert len(rows) == 20001

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from modelyard.errors import BadData, NoInput, Yielded
@@ -267,9 +268,39 @@ def test_a_column_that_is_not_there(make, settings):
         finetune.run(make(reviews(20), **settings))
 
 
+def test_splits_may_call_their_columns_differently(make):
+    held_out = [{"sentence": row["text"], "label": row["label"]} for row in [*reviews(10), *reviews(5, seed=1)]]
+    context = make({"train.jsonl": jsonl(reviews(40)), "validation.jsonl": jsonl(held_out)}, epochs=1)
+    finetune.run(context)
+    assert (context.details["rows"]["validation"], context.details["rows"]["overlap"] >= 10) == (15, True)
+
+
+def test_a_row_that_the_tokenizer_makes_nothing_of_is_left_out_and_counted(make):
+    rows = [{"tokens": ["the", "film"], "tags": ["O", "B-X"]} for _ in range(20)]
+    context = make([*rows[:10], {"tokens": ["\u200b"], "tags": ["O"]}, *rows[10:]], task="token-classification", epochs=1)
+    finetune.run(context)
+    assert context.details["truncated"]["left_out"] == {"the model's tokenizer finds nothing in its words": 1}
+    assert any(message.get("event") == "rows that the model cannot take were left out" for message in context.said)
+    with pytest.raises(BadData, match="no row can be trained on"):
+        finetune.run(make([{"tokens": ["\u200b"], "tags": [tag]} for tag in ("O", "B-X")], task="token-classification"))
+
+
 def test_without_a_train_split(make):
     with pytest.raises(NoInput, match="no split 'train'"):
         finetune.run(make({"test.jsonl": jsonl(reviews(20))}))
+
+
+@pytest.mark.parametrize("own", [["good", "bad"], ["bad", "good"]])
+def test_a_head_for_the_same_labels_goes_on_in_its_own_order(make, yard, tmp_path, own):
+    """A head that knows bad from good must not be made to unlearn it because the rows name them in another order."""
+    context = make(reviews(60), epochs=1, learning_rate=1e-9)
+    context.inputs = {**context.inputs, "model": artifact(yard, "model", tiny_model(tmp_path / "own", labels=own, texts=WORDS))}
+    finetune.run(context)
+    model = AutoModelForSequenceClassification.from_pretrained(context.out)
+    assert model.config.id2label == dict(enumerate(own))
+    assert context.decisions["labels"] == own
+    tuned, base = (load_file(folder / "model.safetensors")["classifier.weight"] for folder in (context.out, context.inputs["model"].path))
+    torch.testing.assert_close(tuned, base, rtol=0, atol=1e-6)
 
 
 def test_a_classifier_with_other_labels_gets_a_new_head(make, yard, tmp_path):

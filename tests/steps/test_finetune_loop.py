@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from torch import nn
 from modelyard.errors import BadData, DeviceOom, Yielded
 from modelyard.steps import Finetune
 from modelyard.yard import Yard
+from modelyard_jobs.finetune import checkpoint, optimizer
 from modelyard_jobs.finetune import loop as loop_module
-from modelyard_jobs.finetune import optimizer
 from modelyard_jobs.finetune.loop import Loop, Score
 from modelyard_jobs.finetune.order import Order
 from modelyard_jobs.finetune.precision import Precision
@@ -297,6 +298,16 @@ def test_the_checkpoint_of_another_run_is_ignored(make):
     assert loop.progress.resumed == []
     assert any(message.get("event") == "checkpoint ignored" for message in loop.context.said)
     assert curve(loop) == curve(fresh)
+
+
+def test_what_the_optimizer_knows_of_a_weight_lies_where_the_weight_does(make):
+    """A model may lie on several devices, of which the run's is the first."""
+    with pytest.raises(Yielded):
+        make(Toy(), stop=9).train()
+    again = make(Toy(), attempt=2)
+    _, folder = again.context.checkpoints.furthest()
+    checkpoint.restore(folder, replace(again.machinery, device="meta"))
+    assert {value.device.type for state in again.optimizer.state.values() for value in state.values()} == {"cpu"}
 
 
 def test_a_checkpoint_is_safetensors_and_json(make):

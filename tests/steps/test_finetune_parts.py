@@ -104,5 +104,5 @@ def test_macro_f1_is_scikit_learns(seed):
     random = np.random.default_rng(seed)
     truth, predicted = random.integers(0, 4, 30), random.integers(1, 6, 30)
     counts = classification.confusion(truth, predicted, 6)
-    found = classification.scores(counts, counts.sum(0) + counts.sum(1) > 0)["f1_macro"]
+    found = classification.scores(counts)["f1_macro"]
     assert found == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))

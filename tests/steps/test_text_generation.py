@@ -22,7 +22,7 @@ from modelyard_jobs.finetune.checkpoint import WEIGHTS
 from modelyard_jobs.finetune.examples import Examples
 from modelyard_jobs.finetune.text_generation import TextGeneration as Objective
 from modelyard_jobs.tasks.text_generation import TextGeneration
-from tests.steps.chatting import TEMPLATES, byte_tokenizer, chat, counted, language_model, loaded, one_by_one, runner, save
+from tests.steps.chatting import PHI, TEMPLATES, byte_tokenizer, chat, counted, language_model, loaded, one_by_one, runner, save
 from tests.steps.fake import FakeContext, artifact
 
 ENDS = {
@@ -116,6 +116,34 @@ def test_a_thought_that_the_template_leaves_out_does_not_count():
     turns = ("q", "<think>\nhm\n</think>\n\nyes", "another", "<think>\nso\n</think>\n\nno")
     (item,), tokenizer = measured_items([{"messages": chat(*turns)}], template)
     assert counted(item, tokenizer) == "\n\nyes</s>\n\nno</s>"
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_each_turn_ends_where_the_template_ends_the_whole_chat_too(swallows):
+    """Phi's marks are tokens that hold the line's end behind them: the answer's last token reaches beyond what the assistant said."""
+    from tokenizers import AddedToken
+
+    encoder = loaded(language_model("llama"), PHI).encoder
+    marks = [AddedToken(mark, rstrip=swallows, normalized=False) for mark in ("<|user|>", "<|assistant|>", "<|end|>")]
+    encoder.tokenizer.add_tokens(marks, special_tokens=True)
+    (item,) = TextGeneration(evaluates()).prepare([{"messages": chat(*"abcd")}], encoder, 64)
+    said = [encoder.tokenizer.decode([token]) for token in item.values.ids[item.values.said]]
+    assert [token for token in said if token != "\n"] == ["b", "<|end|>", "d", "<|end|>", "</s>"]
+    assert generate.stops(language_model("llama"), encoder.tokenizer) == encoder.tokenizer.convert_tokens_to_ids(["</s>", "<|end|>"])
+
+
+@pytest.mark.parametrize("template", ["marked", "chatml"])
+def test_a_template_that_asks_for_the_date_gives_the_same_text_on_every_day(template):
+    """As those of Llama 3.2 and Mistral Small do."""
+    asks = "\n{%- macro day() %}{{ strftime_now('%Y-%m-%d').split('-')[0] }}{% endmacro -%}{{ strftime_now('%d %b %Y') }}/{{ day() }}"
+    (item,), tokenizer = measured_items([{"messages": chat("q", "a")}], asks + TEMPLATES[template])
+    assert tokenizer.decode(item.values.ids).startswith("26 Jul 2024/2024<|im_start|>user")
+    assert counted(item, tokenizer) == "a<|im_end|>"
+
+
+def test_a_chat_of_which_the_template_shows_nothing_is_a_fault_of_its_row():
+    (fault,), _ = measured_items([{"messages": chat("q", "a")}], "{% generation %}{% endgeneration %}")
+    assert fault == "the model's tokenizer finds nothing in the text"
 
 
 def closing(template="chatml"):
@@ -248,23 +276,48 @@ def test_draws_have_the_models_probabilities(llama):
     assert counts[expected < 1e-6].sum() < 10
 
 
-def test_rows_that_have_ended_leave_their_batch(llama):
-    rows = prompts(6)
-    made = runner(llama, infers())
+@pytest.mark.parametrize("family", ["llama", "qwen3_next"])
+def test_rows_that_have_ended_leave_their_batch(family):
+    """Also that of a model of which most layers keep a state instead of keys and values."""
+    rows, model = prompts(6), language_model(family, spread=0.3)
+    made = runner(model, infers())
     items = made.task.prepare(rows, made.encoder, 512)
-    free = one_by_one(llama, [item.values.ids.tolist() for item in items], 16, [])
+    free = one_by_one(model, [item.values.ids.tolist() for item in items], 16, [])
     made.stops = [free[0][2], free[1][5]]
     widths = []
-    hook = llama.register_forward_pre_hook(lambda module, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True)
+    hook = model.register_forward_pre_hook(lambda module, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True)
     raws = made.raws(items)
     hook.remove()
-    assert [raw["tokens"].tolist() for raw in raws] == one_by_one(llama, [item.values.ids.tolist() for item in items], 16, made.stops)
+    assert [raw["tokens"].tolist() for raw in raws] == one_by_one(model, [item.values.ids.tolist() for item in items], 16, made.stops)
     assert widths[0] == 6
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] < 6
     lengths = [len(raw["tokens"]) + (raw["ended"] == 0) for raw in raws]
     assert sum(widths) == sum(lengths)  # not a token was computed for a row that had ended
     assert made.generated == sum(len(raw["tokens"]) for raw in raws)
+
+
+def test_the_speed_counts_the_tokens_that_there_were_and_not_those_that_there_might_have_been(llama):
+    rows = prompts(12)
+    made = runner(llama, infers(max_new_tokens=50))
+    items = made.task.prepare(rows, made.encoder, 512)
+    made.stops = one_by_one(llama, [items[0].values.ids.tolist()], 3, [])[0]
+    engine = Engine(made, made.task, 512, 4096)
+    found = engine.answer(items, lambda done: None)
+    answers = sum(answer["tokens"] for answer in found.answers)
+    prompted = [len(item.values.ids) for item in items]
+    assert answers < 12 * 50
+    speed = engine.speed()
+    assert (speed["generated"], speed["tokens"]) == (answers, sum(prompted) + answers)
+    # All went in one batch, padded to the longest prompt.
+    assert speed["padding"] == pytest.approx(1 - speed["tokens"] / (12 * max(prompted) + answers), abs=1e-4)
+
+
+def test_a_model_with_a_state_of_another_kind_answers_nothing_and_says_so():
+    made = loaded(language_model("mamba"))
+    with pytest.raises(BadData, match="cannot go on with a text here") as raised:
+        generate.runner(TextGeneration(infers()), made, None)
+    assert "MambaForCausalLM" in raised.value.why
 
 
 def test_an_answer_ends_at_a_stop_token_or_at_its_length(llama):
@@ -315,13 +368,14 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(llama, monkeypat
     assert min(batches) <= 3
 
 
-def test_a_model_that_gives_no_number_is_a_fault_of_the_row(llama, monkeypatch):
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_model_that_gives_no_number_is_a_fault_of_the_row(llama, monkeypatch, number):
     made = runner(llama, infers())
     forward = llama.forward
 
     def broken(**inputs):
         found = forward(**inputs)
-        found.logits[(inputs["input_ids"] == 99).any(1)] = float("nan")
+        found.logits[(inputs["input_ids"] == 99).any(1), :, 7] = number
         return found
 
     monkeypatch.setattr(llama, "forward", broken)
@@ -487,6 +541,8 @@ def test_perplexity_is_that_of_the_tokens_that_count(step, base, llama):
     assert found["metrics"]["perplexity"]["value"] == pytest.approx(math.exp(loss / tokens), rel=1e-5)
     assert found["metrics"]["token_accuracy"]["value"] == pytest.approx(hits / tokens)
     assert (found["tokens"], found["main"], found["metrics"]["perplexity"]["n"]) == (tokens, "log_likelihood", 8)
+    assert all(error["text"].startswith("user: what? assistant: this ") for error in found["errors"])
+    assert found["errors"]
     lines = [json.loads(line) for line in (context.out / "predictions.jsonl").open()]
     assert sum(line["tokens"] * line["predicted"]["loss"] for line in lines) == pytest.approx(loss, rel=1e-4)
 
@@ -508,7 +564,10 @@ def test_prompts_with_completions_are_measured_by_these(step, base):
     rows = [{"prompt": "one and ", "completion": "two"}, {"prompt": "three and ", "completion": "four"}]
     context = step(evaluates(), base, {"test.jsonl": jsonl(rows)})
     evaluate.run(context)
-    assert json.loads((context.out / "metrics.json").read_text())["tokens"] == len("two") + len("four") + 2
+    found = json.loads((context.out / "metrics.json").read_text())
+    assert found["tokens"] == len("two") + len("four") + 2
+    assert {error["text"] for error in found["errors"]} <= {"one and  two", "three and  four"}, "with what was measured"
+    assert found["errors"]
 
 
 def test_two_models_with_other_templates_are_not_compared(step, base, llama, yard, tmp_path):

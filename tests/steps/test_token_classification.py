@@ -380,6 +380,15 @@ def test_a_model_without_a_head_is_refused(inferred, yard, tmp_path):
 # --- evaluation ------------------------------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_wrong_far_behind_in_a_text_is_on_the_page(measured):
+    row = {"tokens": ["the"] * 100 + ["paris"], "tags": ["O"] * 100 + ["B-PER"]}
+    _, document, _ = measured([row], max_length=128)
+    (error,) = document["errors"]
+    span = error["true"][0]
+    assert span["start"] == 400
+    assert error["text"][span["start"] : span["end"]] == "paris"
+
+
 def test_metrics_are_seqevals_and_the_errors_are_shown(measured, model):
     seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling")
     rows = sentences(60, seed=5)
@@ -433,6 +442,7 @@ FORMS = {
             for tag, after in zip(row["tags"], [*row["tags"][1:], "O"], strict=True)
         ],
     },
+    "BMES": lambda row: {**row, "tags": [tag.replace("I-", "M-") for tag in FORMS["BIOES"](row)["tags"]]},
     "IO": lambda row: {**row, "tags": [tag[2:] or "O" for tag in row["tags"]]},
 }
 
@@ -475,6 +485,18 @@ def test_rows_whose_tags_do_not_fit_are_left_out_and_counted(measured, trained):
     _, document, _ = measured(rows, source=trained[1])
     assert document["rows"]["evaluated"] == 5
     assert document["rows"]["faults"] == {"it has not as many tags as words": 1, "the tags are missing": 1, "a word has no tag": 1}
+
+
+@pytest.mark.parametrize("form", ["spans", "names"])
+def test_a_text_without_a_span_counts_as_one(measured, trained, form):
+    """What is found in it is wrong: left out, it would make the precision look better than it is."""
+    first = {"text": "ada in paris", "tags": [{"start": 0, "end": 3, "label": "PER"}, {"start": 7, "end": 12, "label": "LOC"}]}
+    first = first if form == "spans" else {**first, "tags": ["B-PER", "O", "B-LOC"]}
+    found, alone = (measured([first, *more], source=trained[1]) for more in ([{"text": "grace in london", "tags": []}], []))
+    assert found[1]["rows"]["evaluated"] == 2
+    assert found[2][1]["true"] == []
+    assert {entry["label"] for entry in found[2][1]["predicted"]} == {"PER", "LOC"}
+    assert found[1]["metrics"]["precision"]["value"] < alone[1]["metrics"]["precision"]["value"] == 1
 
 
 @pytest.mark.parametrize(("number", "why"), [(-100, "a word has no tag"), (7, "a tag is the number 7, and the data set declares 3 names")])

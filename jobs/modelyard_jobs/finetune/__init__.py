@@ -2,6 +2,7 @@
 
 step.py            the step: rows, split, labels, model; what it decided and measured
 loop.py            the training loop, for any task; <task>.py is what it trains on, and how it is measured
+texts.py           texts, as token ids before anything trains
 images.py          images, decoded when their batch comes
 preview.py         what is about to be trained on: the first rows, and the counts of labels
 adapters.py        LoRA: what trains in place of the weights, and is merged into them

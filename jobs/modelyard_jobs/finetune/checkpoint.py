@@ -120,7 +120,8 @@ def restore(folder: Path, machinery: Machinery) -> None:
     parameters = dict(machinery.model.named_parameters())
     for key, value in load_file(folder / OPTIMIZER).items():
         name, _, quantity = key.rpartition("/")
-        machinery.optimizer.state[parameters[name]][quantity] = value.to(machinery.device)
+        # Where the weight is: a model may lie on several devices.
+        machinery.optimizer.state[parameters[name]][quantity] = value.to(parameters[name].device)
     if state["scaler"]:
         machinery.scaler.load_state_dict(state["scaler"])
     generators = state["generators"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from modelyard_jobs import data
 from modelyard_jobs.finetune.order import Rows
@@ -22,6 +24,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def at(self, places: Sequence[int]) -> Examples:
+        """Those at some places."""
+        return replace(self, rows=self.rows[np.array(places, dtype=np.int64)], truths=[self.truths[place] for place in places])
 
     def values(self, places: Rows | None = None) -> list[dict[str, Any]]:
         """The rows by role, all or those at some places."""

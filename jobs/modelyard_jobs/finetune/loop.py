@@ -57,8 +57,8 @@ class Objective(Protocol):
     """Tokens of each training row."""
     rows: Rows
     """Number of each training row in the data, to name it by."""
-    truncated: Mapping[str, int]
-    """Split (train, validation) -> rows of which something was cut off."""
+    truncated: Mapping[str, Any]
+    """Split (train, validation) -> rows of which something was cut off; `left_out`: why rows could not be taken -> how many."""
     chosen_by: str
     """What `validate` values, in words, such as `validation accuracy`."""
 

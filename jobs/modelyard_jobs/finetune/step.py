@@ -6,9 +6,11 @@ sums may round differently. The rows that choose the epoch are never trained on,
 
 from __future__ import annotations
 
+import json
 import platform
 import random
 import resource
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 
 from modelyard.errors import BadData
+from modelyard.yard import Artifact
 from modelyard_jobs import data, dispatch, models, tasks
 from modelyard_jobs.context import Context, Produced
 from modelyard_jobs.finetune import adapters, export, precision, preview
@@ -50,6 +53,8 @@ def run(context: Context) -> Produced:
     longest = min(settings.max_length, loaded.encoder.limit)
     objective = _objective(task)(task, loaded, train, validation, longest)
     context.detail("truncated", {**objective.truncated, "max_length": longest})
+    if left_out := objective.truncated.get("left_out"):
+        context.log.warning("rows that the model cannot take were left out", reasons=left_out)
     order = Order(objective.lengths, settings.batch_size * settings.accumulate, settings.seed, context.inputs["data"].digest)
     computed = precision.decide(settings.dtype, context.device)
     inputs = {name: artifact.digest for name, artifact in context.inputs.items()}
@@ -90,9 +95,11 @@ def _rows(context: Context, task: Measurable) -> tuple[Examples, Examples, list[
     columns = task.columns(dataset, truth=True)
     content = next(iter(columns.values()))
     context.decide("columns", columns, "named, or found by name and type")
-    names = task.label_names(dataset, columns)
+    names, order = task.label_names(dataset, columns), "of their ids"
+    if (own := _own_labels(context.inputs["model"])) != names and sorted(own) == sorted(names):
+        names, order = own, "that the model's head has them in"
     if names:
-        context.decide("labels", names, "those of the train split, in the order of their ids")
+        context.decide("labels", names, f"those of the train split, in the order {order}")
     usable, faults = tasks.usable(task, dataset, columns)
     shipped = splits.get("validation")
     if shipped is not None:
@@ -114,12 +121,23 @@ def _rows(context: Context, task: Measurable) -> tuple[Examples, Examples, list[
     train = Examples(dataset, columns, rows, task.truths(dataset.select(rows), columns, names))
     validation = Examples(of, held_out_columns, held_out, task.truths(of.select(held_out), held_out_columns, names) if len(held_out) else [])
     context.decide("validation", {"rows": len(held_out), "split": "train" if shipped is None else "validation"}, reason)
-    shared = data.overlap(dataset.select(rows), of.select(held_out), content) if len(held_out) else 0
+    its = next(iter(held_out_columns.values()))
+    shared = data.overlap(dataset.select(rows), of.select(held_out), content, its) if len(held_out) else 0
     counts = {"split": len(dataset), "train": len(rows), "validation": len(held_out), "faults": faults, "overlap": shared}
     context.detail("rows", counts)
     context.log.info("rows", **counts)
     preview.tell(context, train, names)
     return train, validation, names
+
+
+def _own_labels(model: Artifact) -> list[str]:
+    """The labels that the model says it has, in the order of their ids; none where it says nothing that can be read, as loading it will tell."""
+    with suppress(OSError, ValueError, RecursionError):
+        config = json.loads((model.path / "config.json").read_bytes())
+        known = config.get("id2label") if isinstance(config, dict) else None
+        if isinstance(known, dict):
+            return [str(known.get(str(place))) for place in range(len(known))]
+    return []
 
 
 def _decide(context: Context, loop: Loop) -> None:

@@ -9,44 +9,32 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from modelyard.errors import BadData
 from modelyard_jobs import batching
 from modelyard_jobs.finetune.examples import Examples
 from modelyard_jobs.finetune.loop import Batch, Score, tensors, to_device
 from modelyard_jobs.finetune.order import Rows
+from modelyard_jobs.finetune.texts import Texts
 from modelyard_jobs.models import Loaded
 from modelyard_jobs.tasks.task import Item, Measurable
 
 _IGNORED = -100
 
 
-class TextGeneration:
-    """Train on some rows, validate on others, which may be none. Rows of which nothing that counts is left are left out, and counted."""
+class TextGeneration(Texts):
+    """Train on some rows, validate on others, which may be none."""
 
     chosen_by = "validation log likelihood"
 
     def __init__(self, task: Measurable, loaded: Loaded, train: Examples, validation: Examples, max_length: int) -> None:
-        self.task, self.encoder = task, loaded.encoder
-        left_out = Counter[str]()
-        self.items, kept = _usable(task, loaded, train, max_length, left_out)
-        self.held_out, _ = _usable(task, loaded, validation, max_length, left_out)
-        if not self.items:
-            why = "; ".join(f"{why}: {count} rows" for why, count in left_out.items())
-            raise BadData("no row can be trained on", why=why, remedy="raise max_length, or mend the rows")
-        self.rows = train.rows[kept]
-        self.lengths = np.fromiter((item.size for item in self.items), dtype=np.int64, count=len(self.items))
+        super().__init__(task, loaded, train, validation, max_length)
         parts = {"train": self.items, "validation": self.held_out}
-        self.truncated: dict[str, Any] = {name: sum(item.truncated for item in items) for name, items in parts.items()}
         self.truncated["lost_tokens"] = {name: sum(item.values.lost for item in items) for name, items in parts.items()}
-        self.truncated["left_out"] = dict(left_out)
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
         """`rows` padded to their longest, with `labels`; the items are the tokens that count.
@@ -100,15 +88,3 @@ def _run(model: nn.Module, batch: Batch) -> Any:
     found = model(**inputs, use_cache=False)
     found.logits = found.logits[:, batch["kept"]]
     return found
-
-
-def _usable(task: Measurable, loaded: Loaded, examples: Examples, max_length: int, left_out: Counter[str]) -> tuple[list[Item], list[int]]:
-    """(the rows that can be trained on, their places in `examples`); why others cannot is counted."""
-    items, kept = list[Item](), list[int]()
-    for place, item in enumerate(task.prepare(examples.values(), loaded.encoder, max_length)):
-        if isinstance(item, str):
-            left_out[item] += 1
-        else:
-            items.append(item)
-            kept.append(place)
-    return items, kept

@@ -13,28 +13,25 @@ from modelyard_jobs import batching
 from modelyard_jobs.finetune.examples import Examples
 from modelyard_jobs.finetune.loop import Batch, Score, tensors, to_device
 from modelyard_jobs.finetune.order import Rows
-from modelyard_jobs.finetune.text_classification import encoded
+from modelyard_jobs.finetune.texts import Texts
 from modelyard_jobs.metrics import spans
 from modelyard_jobs.metrics.spans import NONE
 from modelyard_jobs.models import Loaded
 from modelyard_jobs.tasks.task import Measurable
 
 
-class TokenClassification:
+class TokenClassification(Texts):
     """Train on some rows, validate on others, which may be none."""
 
     chosen_by = "validation F1 of spans"
 
     def __init__(self, task: Measurable, loaded: Loaded, train: Examples, validation: Examples, max_length: int) -> None:
-        self.task, self.encoder, self.labels = task, loaded.encoder, loaded.labels
-        self.truths, self.truths_held_out = list(train.truths), list(validation.truths)
+        super().__init__(task, loaded, train, validation, max_length)
+        self.labels = loaded.labels
+        self.truths, self.truths_held_out = list(self.train.truths), list(self.validation.truths)
         if not any(spans.Scheme.of(self.labels).each([truth.ids for truth in self.truths])):
             remedy = "raise train_rows, or name the column of the tags"
-            raise BadData(f"none of the {len(train)} training rows has a span", where=f"column {train.columns['tags']}", remedy=remedy)
-        self.items, self.held_out = (encoded(task, loaded, part, max_length) for part in (train, validation))
-        self.rows = train.rows
-        self.lengths = np.fromiter((item.size for item in self.items), dtype=np.int64, count=len(self.items))
-        self.truncated = {"train": sum(item.truncated for item in self.items), "validation": sum(item.truncated for item in self.held_out)}
+            raise BadData(f"none of the {len(self.train)} training rows has a span", where=f"column {train.columns['tags']}", remedy=remedy)
 
     def collate(self, rows: Rows) -> tuple[Batch, float]:
         """`rows` padded to their longest, with `labels` of that shape: NONE but on the first sub-words of labelled words, each of which counts."""

@@ -1,13 +1,14 @@
 """What labels of words are worth as spans: precision, recall and F1 of whole spans, and the share of words that are right. Pure numpy.
 
-A span counts where its type, its first and its last word are all right. Labels are O, for no span, and PREFIX-TYPE with B (first word), I (inside), E
-or L (last word), S or U (the only word), or a TYPE alone, whose words side by side are one span. How a sequence is read does not depend on which
-prefixes a data set uses, so IOB1, BIO, BIOES, BILOU and IO need no name: a span begins at B, at S, after a last word, after O, and where the type
-changes. This is conlleval's reading (E. Tjong Kim Sang, S. Buchholz, CoNLL 2000), and seqeval's unless it is asked to be strict.
+A span counts where its type, its first and its last word are all right. Labels are O, for no span, and PREFIX-TYPE with B (first word), I or M
+(inside), E or L (last word), S or U (the only word), or a TYPE alone, whose words side by side are one span. How a sequence is read does not depend
+on which prefixes a data set uses, so IOB1, BIO, BIOES, BMES, BILOU and IO need no name: a span begins at B, at S, after a last word, after O, and
+where the type changes. This is conlleval's reading (E. Tjong Kim Sang, S. Buchholz, CoNLL 2000), and seqeval's, which knows no M, unless it is asked
+to be strict.
 
 Words of one document are not independent, and nor are its spans: every interval is that of a bootstrap by documents. It shrinks to a point where no
 document has an error. A quotient without a denominator is 0, anything between 0 and 1; averages run over the types that occur, as true or as
-predicted.
+predicted, in a draw as in the data, and have an interval mirrored at the value, as those over classes do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard_jobs.metrics.classification import ClassScores, confusion
-from modelyard_jobs.metrics.interval import DRAWS, Metric
+from modelyard_jobs.metrics.interval import DRAWS, Metric, mirrored
 
 Ids = Sequence[int] | NDArray[np.int64]
 """Of each word of a document the place of its label in the list of labels; -1 for a word without one, which is in no span."""
@@ -32,8 +33,8 @@ Span = tuple[int, int, int]
 OUTSIDE = "O"
 NONE = -1
 
-_PREFIXED = re.compile(r"([BIELSU])(?:-(.*))?", re.DOTALL)
-_ROLES = {"B": "B", "I": "I", "E": "E", "L": "E", "S": "S", "U": "S"}
+_PREFIXED = re.compile(r"([BIMELSU])(?:-(.*))?", re.DOTALL)
+_ROLES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S"}
 _BARE = "span"  # the type of a label that is a prefix alone
 _OF_TYPES = ("precision of types", "recall of types", "f1 of types")
 _NOTHING = np.zeros(0, dtype=np.int64)
@@ -148,7 +149,7 @@ class Spanned:
 def values(labels: Sequence[str], truths: Sequence[Ids], answers: Sequence[Ids]) -> dict[str, float]:
     """The values of the metrics alone, as `spanned` has them."""
     sums = _tally(Scheme.of(labels), truths, answers).sums()
-    return {name: float(np.nan_to_num(value)) for name, value in _scores(sums, sums).items() if name not in _OF_TYPES}
+    return {name: float(np.nan_to_num(value)) for name, value in _scores(sums).items() if name not in _OF_TYPES}
 
 
 def spanned(labels: Sequence[str], truths: Sequence[Ids], answers: Sequence[Ids], seed: int) -> Spanned:
@@ -156,14 +157,15 @@ def spanned(labels: Sequence[str], truths: Sequence[Ids], answers: Sequence[Ids]
     scheme = Scheme.of(labels)
     tally = _tally(scheme, truths, answers)
     whole = tally.sums()
-    point, drawn = _scores(whole, whole), _scores(tally.drawn(seed), whole)
+    point, drawn = _scores(whole), _scores(tally.drawn(seed))
     bounds = {name: np.quantile(np.nan_to_num(values), [0.025, 0.975], axis=0) for name, values in drawn.items()}
 
     def metric(name: str, place: Any = ()) -> Metric:
         if np.isnan(point[name][place]):
             return Metric(0.0, 0.0, 1.0, tally.n, "bootstrap")
         low, high = bounds[name]
-        return Metric(float(point[name][place]), float(low[place]), float(high[place]), tally.n, "bootstrap")
+        found = Metric(float(point[name][place]), float(low[place]), float(high[place]), tally.n, "bootstrap")
+        return mirrored(found, 0, 1) if name.endswith("_macro") else found
 
     support, predicted, _ = whole[:-2].reshape(3, -1).astype(int).tolist()
     types = tuple(
@@ -180,8 +182,8 @@ def differences(labels: Sequence[str], truths: Sequence[Ids], first: Sequence[Id
     point, drawn = [], []
     for answers in (first, second):
         tally = _tally(scheme, truths, answers)
-        point.append(_scores(tally.sums(), tally.sums()))
-        drawn.append(_scores(tally.drawn(seed), tally.sums()))  # one seed and as many documents: the same draws
+        point.append(_scores(tally.sums()))
+        drawn.append(_scores(tally.drawn(seed)))  # one seed and as many documents: the same draws
     found = {}
     for name in [name for name in point[0] if name not in _OF_TYPES]:
         less, many = (np.nan_to_num(one[name]) - np.nan_to_num(other[name]) for one, other in (point, drawn))
@@ -239,16 +241,16 @@ def _tally(scheme: Scheme, truths: Sequence[Ids], answers: Sequence[Ids]) -> _Ta
     return _Tally(n, 3 * types + 2, documents, columns, amounts, (asked == both) & (given == both))
 
 
-def _scores(sums: NDArray[np.float64], whole: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _scores(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Metric -> value, and those of _OF_TYPES -> (types,), of a tally's columns, or of many draws of them; NaN for what has no denominator.
 
-    whole: the columns of all documents. An average has a place for each type of the whole, also in a draw that lacks it.
+    An average runs over the types that occur, in a draw as in the data: a type that a draw lacks is none of which nothing was found.
     """
     spans = sums[..., :-2].reshape(*sums.shape[:-1], 3, -1)
     all_spans, of_types = _quotients(spans.sum(-1)), _quotients(np.moveaxis(spans, -2, -1))
-    occurs = whole[:-2].reshape(3, -1)[:2].sum(0) > 0
+    occurs = spans[..., :2, :].sum(-2) > 0
     with np.errstate(invalid="ignore"):
-        macro = {f"{name}_macro": np.nan_to_num(values)[..., occurs].sum(-1) / occurs.sum() for name, values in of_types.items()}
+        macro = {f"{name}_macro": np.nan_to_num(values).sum(-1) / occurs.sum(-1) for name, values in of_types.items()}
         accuracy = sums[..., -1] / sums[..., -2]
     return {**all_spans, **macro, "token_accuracy": accuracy, **dict(zip(_OF_TYPES, of_types.values(), strict=True))}
 

@@ -3,6 +3,7 @@
 A chat becomes text by the tokenizer's own template. Where the assistant speaks is told by the template's `generation` blocks if it has them;
 otherwise by rendering the chat up to each answer: what follows "the assistant's turn begins" is what the assistant said, to the mark that ends its
 turn. Nothing is searched for, so a text that looks like the template's marks misleads nobody. What it says before anybody asked is no answer.
+A template that asks for the date is told DATE, whatever day it is: equal rows are equal texts, also for a run that goes on after midnight.
 Not covered: tools offered to the model, contents that are no text, removing control tokens from what users wrote.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from modelyard.errors import BadData
@@ -18,6 +21,11 @@ from modelyard.errors import BadData
 ROLES = ("system", "user", "assistant", "tool")
 NAMES = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog")
 """Usual names of the column."""
+
+DATE = datetime(2024, 7, 26, tzinfo=UTC)
+"""The day that Llama's templates take where nobody tells them."""
+_TOLD = "".join(f" | replace('%{code}', '{DATE.strftime(f'%{code}')}')" for code in "aAbBdHIjmMpSyY")
+_DATED = f"{{% macro strftime_now(format) %}}{{{{ format{_TOLD} }}}}{{% endmacro +%}}"
 
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _SHOWN = 200
@@ -76,7 +84,7 @@ def template(tokenizer: Any, where: str = "") -> str:
 def render(tokenizer: Any, messages: Sequence[Any], *, turn: bool = False) -> str:
     """A chat as text. turn: the assistant's turn is begun at its end. Raises Unusable, with the template's words."""
     try:
-        text = tokenizer.apply_chat_template(_plain(messages), tokenize=False, add_generation_prompt=turn)
+        text = tokenizer.apply_chat_template(_plain(messages), tokenize=False, chat_template=_dated(tokenizer), add_generation_prompt=turn)
     except Exception as error:  # a template raises whatever it likes
         why = " ".join(str(error).split())[:_SHOWN]
         raise Unusable(f"the chat template fails: {why or type(error).__name__}") from error
@@ -99,7 +107,7 @@ def end_of_turn(tokenizer: Any) -> str:
         return ""
     messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANYTHING}]
     try:
-        return render(tokenizer, messages).rpartition(_ANYTHING)[2].strip()
+        return _turn(tokenizer, render(tokenizer, messages).rpartition(_ANYTHING)[2]).strip()
     except Unusable:
         return ""
 
@@ -119,6 +127,12 @@ def _fault(message: object, number: int) -> str | None:
     return None
 
 
+def _dated(tokenizer: Any) -> str:
+    """The tokenizer's template with a clock that stands still: transformers passes it no functions, so it is written in front."""
+    found = template(tokenizer)
+    return _DATED + found if "strftime_now" in found else found
+
+
 def _plain(messages: Sequence[Any]) -> list[Message]:
     """Role and content alone: a table gives every message the fields of all, most of them empty."""
     return [{"role": message["role"], "content": message["content"]} for message in messages]
@@ -128,7 +142,7 @@ def _marked(tokenizer: Any, messages: Sequence[Any], text: str) -> tuple[tuple[i
     from transformers.utils.chat_template_utils import render_jinja_template
 
     texts, spans = render_jinja_template(
-        [_plain(messages)], chat_template=template(tokenizer), return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
+        [_plain(messages)], chat_template=_dated(tokenizer), return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
     )
     if texts[0] != text:
         raise Unusable("the chat template renders the chat differently the second time")
@@ -150,10 +164,16 @@ def _answer(tokenizer: Any, messages: Sequence[Any], place: int, text: str) -> t
     content: str = messages[place]["content"]
     thought = content.rpartition("</think>")[2]
     for said in dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip(), thought, thought.strip())):
-        for before in (shown[first:], ""):
-            if text.startswith(before + said + end, first):
-                return first, first + len(before + said) + len(end.rstrip() or end)
+        for before, after in product((shown[first:], ""), dict.fromkeys((end, _turn(tokenizer, end)))):
+            if text.startswith(before + said + after, first):
+                return first, first + len(before + said) + len(after.rstrip() or after)
     raise Unusable(f"the chat template does not show message {place + 1} as it was written, ended as when it is the last")
+
+
+def _turn(tokenizer: Any, end: str) -> str:
+    """What ends a turn, of what ends the last one: behind it a template may put the token that ends a text, as Phi's do."""
+    turn = end.removesuffix(tokenizer.eos_token or "")
+    return turn if turn.strip() else end
 
 
 def _common(one: str, other: str) -> int:

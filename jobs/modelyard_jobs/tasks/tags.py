@@ -51,6 +51,8 @@ def fault(row: Row) -> str | None:
         return "the tags are missing"
     if any(isinstance(tag, Mapping) for tag in tags):
         return _spans_fault(tags, row) if "text" in row else "the tags are spans, and the words a list"
+    if "text" in row and not tags:
+        return None  # a text without a span
     if any(_is_missing(tag) for tag in tags):
         return "a word has no tag"
     return None if len(tags) == len(words.of(row).words) else "it has not as many tags as words"
@@ -90,7 +92,7 @@ def truths(dataset: Any, columns_: Mapping[str, str], labels: Sequence[str]) -> 
     if _is_spans(feature):
         spans = [_of_words(tags, cut, feature) for cut, tags in rows]
     else:
-        named = [_names(tags, feature) for _, tags in rows]
+        named = [_names(tags, feature) or [OUTSIDE] * len(cut) for cut, tags in rows]
         found = list(dict.fromkeys(name for each in named for name in each))
         if places.keys() >= set(found):
             return [Tagged(np.array([places[name] for name in each], dtype=np.int64), cut) for each, (cut, _) in zip(named, rows, strict=True)]
@@ -130,7 +132,7 @@ def _kind(span: Mapping[str, Any]) -> str:
 
 def _completed(found: set[str]) -> list[str]:
     """A rare type may have no inside in some rows, and have one in others: with B or I among the prefixes, each type gets all that occur."""
-    parts = {(name[0], name[2:]) for name in found if name[1:2] == "-" and name[0] in "BIELSU"}
+    parts = {(name[0], name[2:]) for name in found if name[1:2] == "-" and name[0] in "BIMELSU"}
     prefixes = {prefix for prefix, _ in parts}
     if not prefixes & {"B", "I"}:
         return sorted(found)

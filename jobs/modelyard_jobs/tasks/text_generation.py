@@ -30,6 +30,9 @@ from modelyard_jobs.tasks.task import Answers, Arrays, Item, Row
 PROMPTS = ("prompt", "instruction", "question", "query", "input")
 COMPLETIONS = ("completion", "response", "answer", "output", "target")
 
+_WHOLE = 1 << 30
+"""Tokens that no text has."""
+
 STOPPED, FULL, BROKEN = 0, 1, 2
 """How an answer ended: by a token that ends it; at its last token allowed; at a number that is none."""
 
@@ -180,7 +183,8 @@ class TextGeneration(Likelihood):
             (ids,), (cut,) = encoder.texts([row["text"]], room)
             if len(ids) < 2:
                 return "the text has one token: none follows it" if ids else text.NO_TOKEN
-            return Item(len(ids), Spoken(np.array(ids, dtype=np.int64), np.arange(len(ids)) > 0), bool(cut))
+            lost = len(encoder.texts([row["text"]], _WHOLE)[0][0]) - len(ids) if cut else 0
+            return Item(len(ids), Spoken(np.array(ids, dtype=np.int64), np.arange(len(ids)) > 0, lost), bool(cut))
         tokenizer, ends = _tokenizer(encoder), list[int]()
         if "messages" in row:
             chat.template(tokenizer)
@@ -199,10 +203,14 @@ class TextGeneration(Likelihood):
         if ends and _is_closed(tokenizer, content, batch["input_ids"]):
             ends = []
         ids, places = np.array(batch["input_ids"] + ends, dtype=np.int64), np.array(batch["offset_mapping"]).reshape(-1, 2)
-        # A token over the boundary is not the assistant's; nor is one that stands for no character.
+        if not len(ids):
+            return text.NO_TOKEN
+        # A token over the boundary is not the assistant's, but with the white space behind it, which marks may take in; nor is one that stands for
+        # no character.
         counts = np.zeros(len(ids), dtype=np.bool_)
         for first, last in said:
-            counts[: len(places)] |= (places[:, 0] >= first) & (places[:, 1] <= last) & (places[:, 0] < places[:, 1])
+            edge = next((place for place in range(last, len(content)) if not content[place].isspace()), len(content))
+            counts[: len(places)] |= (places[:, 0] >= first) & (places[:, 0] < last) & (places[:, 1] <= edge) & (places[:, 0] < places[:, 1])
         counts[len(places) :] = True
         counts[-1] |= "prompt" in row and ids[-1] == tokenizer.eos_token_id
         counts[:1] = False

@@ -123,7 +123,7 @@ class Letters:
     bos_token_id, eos_token_id, eos_token, chat_template = 1, 2, "\x02", "letters"
     is_fast = True
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, messages, *, tokenize, chat_template, add_generation_prompt):
         if any("refuse" in message["content"] for message in messages):
             raise ValueError("not this\nword")
         return "".join(f"<{message['role'][0]}>{message['content']}<e>\n" for message in messages) + ("<a>" if add_generation_prompt else "")
@@ -204,6 +204,8 @@ def test_what_is_too_long_is_cut_and_what_is_left_without_anything_that_counts_i
     assert (item.size, item.truncated, item.values.lost) == (40, True, 13)
     assert said(item) == "a" * 10
     rows = [{"messages": [{**USER, "content": "u" * 60}, ASSISTANT]}, {"text": "x"}, {"prompt": "u" * 60, "completion": "v"}]
+    (text,) = EVALUATE.prepare([{"text": "t" * 60}], Encoder(), 40)
+    assert (text.size, text.truncated, text.values.lost) == (40, True, 21)
     cut, fine, other = EVALUATE.prepare(rows, Encoder(), 40)
     assert cut == other == "the answers come after the first 40 tokens, which are kept"
     assert said(fine) == "x"

@@ -72,6 +72,7 @@ def test_spans_are_seqevals(seed):
         (["O", "B-PER", "I-PER"], "I-PER B-PER", [("PER", 0, 1), ("PER", 1, 2)]),  # IOB1
         (["O", "I-PER", "I-LOC"], "I-PER I-LOC I-LOC O I-LOC", [("PER", 0, 1), ("LOC", 1, 3), ("LOC", 4, 5)]),
         (["O", "B-X", "I-X", "L-X", "U-X"], "U-X B-X I-X L-X I-X", [("X", 0, 1), ("X", 1, 4), ("X", 4, 5)]),
+        (["O", "B-X", "M-X", "E-X", "S-X"], "S-X B-X M-X E-X M-X", [("X", 0, 1), ("X", 1, 4), ("X", 4, 5)]),
         (["O", "PER", "LOC"], "PER PER LOC O PER", [("PER", 0, 2), ("LOC", 2, 3), ("PER", 4, 5)]),
         (["O", "E-mail", "S-Bahn"], "E-mail E-mail S-Bahn S-Bahn", [("E-mail", 0, 2), ("S-Bahn", 2, 4)]),
         (["O", "B-PER", "I-PER", "MISC"], "MISC MISC B-PER", [("MISC", 0, 2), ("PER", 2, 3)]),
@@ -93,6 +94,7 @@ def test_schemes_follow_from_the_labels(labels, document, expected):
         (["O", "X"], "X X X O X"),
         (BIOES, "S-PER B-LOC E-LOC B-PER I-PER I-PER E-PER"),
         (["O", "B-X", "I-X", "L-X", "U-X"], "U-X B-X I-X L-X"),
+        (["O", "B-X", "M-X", "E-X", "S-X"], "S-X B-X M-X M-X E-X B-X E-X"),
     ],
 )
 def test_a_scheme_writes_a_span_as_it_reads_it(labels, document):
@@ -168,6 +170,13 @@ def test_the_interval_is_of_resampled_documents():
     assert metric.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.01)
     assert metric.low < metric.value < metric.high
     assert (metric.n, metric.interval) == (80, "bootstrap")
+
+
+def test_a_draw_without_a_rare_type_is_no_draw_in_which_it_was_missed():
+    labels = ["O", *(f"B-{kind}" for kind in range(20))]
+    each = [[place + 1] for place in range(20)]
+    found = spans.spanned(labels, each, each, seed=0)
+    assert {(metric.value, metric.low, metric.high) for metric in found.metrics.values()} == {(1, 1, 1)}
 
 
 def test_a_document_counts_as_one_however_many_spans_it_has():

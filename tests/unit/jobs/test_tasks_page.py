@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import get_args
 
 import pytest
 
-from modelyard.steps import Infer, Task
+from modelyard.steps import MEASURED, Infer, Task
 from modelyard_jobs import tasks
 from modelyard_jobs.metrics import language
 from modelyard_jobs.tasks import fill_mask, object_detection, one_label, token_classification
@@ -41,7 +42,15 @@ def test_a_task_has_its_section(name: str) -> None:
     written = text.partition("**infer writes**")[2].partition("\n- **")[0]
     assert [field for field in task.empty() if f"`{field}`" not in written] == []
     if name in MAIN:
-        assert re.findall(r"`(\w+)`", text.partition("**Metrics**")[2])[0] == MAIN[name]
+        said = re.findall(r"`(\w+)`", text.partition("**Metrics**")[2].partition("\n- **")[0])
+        assert said[0] == MAIN[name]
+        assert [metric for metric in MEASURED[name] if not is_named(metric, said)] == [], "a gate names its metric by that name"
+
+
+def is_named(metric: str, said: Sequence[str]) -> bool:
+    """Whether a page says a metric's name, if only as the ending that one beside it may have instead of its own, or behind it."""
+    stem, _, ending = metric.rpartition("_")
+    return metric in said or (f"_{ending}" in said and bool({stem, f"{stem}_macro"} & set(said)))
 
 
 def test_there_is_no_section_of_a_task_that_is_gone() -> None:
