@@ -62,9 +62,13 @@ class Runner(Protocol):
 
 @runtime_checkable
 class Generating(Protocol):
-    """A Runner that makes tokens, beside those that it is given: how many so far, and in how many seconds."""
+    """A Runner that makes tokens, beside those that it is given: how many so far, and in how many seconds.
+
+    spared: how many more the sizes of its items had room for.
+    """
 
     generated: int
+    spared: int
     generating: float
 
 
@@ -141,19 +145,20 @@ class Engine:
 
     def speed(self) -> dict[str, Any]:
         """What was computed so far, and how fast; padding: share of the computed tokens that were padding. refused: batches without room."""
-        seconds, slots = self.seconds or 1.0, self._slots or 1
+        seconds, tokens, slots = self.seconds or 1.0, self._tokens, self._slots
         made = {}
         if isinstance(runner := self.runner, Generating):
+            tokens, slots = tokens - runner.spared, slots - runner.spared
             made = {"generated": runner.generated, "generated_per_second": round(runner.generated / (runner.generating or 1.0), 1)}
         return {
             "rows": self._rows,
-            "tokens": self._tokens,
+            "tokens": tokens,
             "token_budget": self.budget.most,
             "refused": self.budget.refused,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self._rows / seconds, 2),
-            "tokens_per_second": round(self._tokens / seconds, 1),
-            "padding": round(1 - self._tokens / slots, 4),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "padding": round(1 - tokens / slots, 4) if slots else 0.0,
             **made,
         }
 
@@ -258,12 +263,12 @@ def parts(
         for number, start in enumerate(range(0, len(rows), size)):
             begun = time.perf_counter()
             found = next(windows)
+            context.stop.check()
             if isinstance(found, Path):
                 part = _restore(found)
                 resumed += 1
             else:
                 engine.seconds += time.perf_counter() - begun
-                context.stop.check()
                 part = Part(rows=np.asarray(rows[start : start + size]), **vars(engine.answer(found, tick)))
                 context.checkpoints.save(f"{kept}-{number:06d}", partial(_save, part))
             context.progress(before + start + len(part.rows), total, "rows")
@@ -329,4 +334,6 @@ def _runner(context: Context, task: Task, source: Artifact, decide: Callable[[st
 
     runner = OnnxRunner.load(task, source, graph, device=context.device, threads=context.threads)
     decide("provider", runner.provider, "what the session says that it runs on")
+    if context.settings.dtype not in {"auto", "float32"}:
+        decide("dtype", "float32", f"{context.settings.dtype} was asked for, and an export computes in the types that it was written in")
     return runner

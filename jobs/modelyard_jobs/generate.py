@@ -4,7 +4,8 @@ Answers come from left-padded batches with one cache. A row that has ended leave
 width. The likeliest token is taken; or one is drawn by the row's own numbers, so that an answer depends on its prompt and the seed alone: but for
 the rounding of sums, which batches of other shapes do in another order, and which decides only where two tokens are as good as equal.
 transformers' continuous batching is not used: on a CPU it gave the same answers 14 to 60 times slower, and none for DeepSeek V3.
-Not covered: beams, penalties and filters, also where a model's configuration sets them; models whose state is no cache of keys and values.
+Not covered: beams, penalties and filters, also where a model's configuration sets them; models that keep their state elsewhere than in
+transformers' cache, such as Mamba.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from modelyard.errors import BadData
 from modelyard_jobs.context import Context
 from modelyard_jobs.models import Loaded
 from modelyard_jobs.tasks import chat
@@ -46,14 +48,15 @@ class GenerationRunner(TorchRunner):
         super().__init__(task, loaded, device)
         self.temperature, self.pause = temperature, pause
         self.stops = stops(self.model, self.tokenizer)
-        self.generated, self.generating = 0, 0.0
+        self.generated, self.spared, self.generating = 0, 0, 0.0
 
     def outputs(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """`tokens` (rows, most), -1 after the end; `ended` (rows,)."""
         begun = time.perf_counter()
         batch = Batch(tensors["input_ids"], tensors.get("attention_mask"), tensors["most"], tensors.get("draws"))
         tokens, ended = generate(self.model, batch, self.stops, temperature=self.temperature, pause=self.pause)
-        self.generated += int((tokens >= 0).sum())
+        made = int((tokens >= 0).sum())
+        self.generated, self.spared = self.generated + made, self.spared + int(batch.most.sum()) - made
         self.generating += time.perf_counter() - begun
         return {"tokens": tokens, "ended": ended}
 
@@ -73,9 +76,12 @@ class FollowingRunner(TorchRunner):
 
 
 def runner(task: Any, loaded: Loaded, context: Context) -> TorchRunner:
-    """What the step does with a language model: infer lets it answer, others lead it through what is there."""
+    """What the step does with a language model: infer lets it answer, others lead it through what is there. Raises BadData: it cannot answer."""
     if not task.generates:
         return FollowingRunner(task, loaded, context.device)
+    if "past_key_values" not in inspect.signature(loaded.model.forward).parameters:
+        why = f"{type(loaded.model).__name__} keeps its state elsewhere than in a cache of transformers"
+        raise BadData("the model cannot go on with a text here", why=why, remedy="take a model with attention; this one can be measured by evaluate")
     made = GenerationRunner(task, loaded, context.device, temperature=context.settings.temperature, pause=context.stop.check)
     named = [str(token) for token in loaded.tokenizer.convert_ids_to_tokens(made.stops)]
     context.decide("stop_tokens", named, "those that the model's configuration, its tokenizer and its chat template end an answer with")
@@ -112,7 +118,7 @@ def generate(
         found = model(input_ids=fed, past_key_values=cache, use_cache=True, **shown, **last)
         cache, logits = found.past_key_values, found.logits[:, -1].float()
         chosen = logits.argmax(1) if batch.draws is None else _drawn(logits / temperature, batch.draws[rows, step])
-        broken, stopped = logits.isnan().any(1), torch.isin(chosen, ending)
+        broken, stopped = ~logits.amax(1).isfinite(), torch.isin(chosen, ending)
         tokens[rows, step] = chosen.masked_fill(broken | stopped, -1)
         ended[rows[stopped]] = STOPPED
         ended[rows[broken]] = BROKEN
@@ -122,7 +128,7 @@ def generate(
             if not len(staying):
                 break
             rows, chosen = rows[staying], chosen[staying]
-            cache.batch_select_indices(staying)
+            cache.reorder_cache(staying)  # which goes to every layer's device, and also to states that are no keys and values
             if mask is not None and places is not None:
                 mask, places = mask[staying], places[staying]
         fed = chosen[:, None]

@@ -17,10 +17,12 @@ from modelyard.yard import Artifact
 from modelyard_jobs import data, dispatch
 from modelyard_jobs.dispatch import Place
 from modelyard_jobs.tasks.columns import shown
-from modelyard_jobs.tasks.task import ImageEncoder, Task, TextEncoder
+from modelyard_jobs.tasks.task import Choosing, ImageEncoder, Task, TextEncoder
 
 TYPES = "token_type_ids"
 _UNLIMITED = 1 << 30
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+"""What models call their table of positions."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def load(task: Task, artifact: Artifact, labels: Sequence[str] | None, dtype: to
     head = {} if not labels else {"id2label": dict(enumerate(labels)), "label2id": {name: place for place, name in enumerate(labels)}}
     tokenizer = None
     laid: dict[str, Any] = {}
+    pixels = _pixels(artifact) if task.encoder == "image" else None  # first: weights may be long in coming, and this says no at once
     try:
         if place is not None:
             config = transformers.AutoConfig.from_pretrained(artifact.path, **head, **options)
@@ -80,8 +83,8 @@ def load(task: Task, artifact: Artifact, labels: Sequence[str] | None, dtype: to
     _check_weights(task, model, info, new_head=bool(labels))
     if unfit := task.unfit(model.config):
         raise BadData(f"the model is not one for {_spaced(task)}", where=where, why=unfit)
-    names = [str(model.config.id2label[place]) for place in range(model.config.num_labels)] if task.labelled else []
-    return Loaded(model.eval(), tokenizer, _encoder(model, tokenizer, artifact), names, parted=bool(laid), new=tuple(new))
+    names = _label_names(model.config, where) if task.labelled else []
+    return Loaded(model.eval(), tokenizer, pixels or _encoder(model, tokenizer, artifact), names, parted=bool(laid), new=tuple(new))
 
 
 class TokenizerEncoder:
@@ -131,19 +134,30 @@ def length_limit(model: Any, tokenizer: Any) -> int:
     """Tokens that the model has positions for, and its tokenizer says."""
     limits = [_UNLIMITED, tokenizer.model_max_length]
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count positions from the one after padding.
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+        if name.endswith(_POSITIONS) and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from the one after padding; BART and OPT from an offset of their own.
+            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - first)
     if model.can_generate():  # rotary positions have no table, and models that were not trained for more do not read more
         limits.append(getattr(model.config.get_text_config(), "max_position_embeddings", None) or _UNLIMITED)
     return int(min(limits))
 
 
-def _encoder(model: Any, tokenizer: Any, artifact: Artifact) -> TextEncoder | ImageEncoder:
-    if tokenizer is None:
-        from modelyard_jobs.pixels import Pixels
+def _label_names(config: Any, where: str) -> list[str]:
+    try:
+        return [str(config.id2label[place]) for place in range(config.num_labels)]
+    except KeyError as error:
+        why = f"config.json has {config.num_labels} of them, and none with the number {error}"
+        raise BadData("the model's labels are not numbered from 0", where=where, why=why, remedy="mend id2label in config.json") from error
 
-        return Pixels.read(artifact.path)
+
+def _pixels(artifact: Artifact) -> ImageEncoder:
+    from modelyard_jobs.pixels import Pixels
+
+    return Pixels.read(artifact.path)
+
+
+def _encoder(model: Any, tokenizer: Any, artifact: Artifact) -> TextEncoder:
     embeddings = model.get_input_embeddings().num_embeddings
     if not len(tokenizer.all_special_tokens) < len(tokenizer) <= embeddings:
         # Without its files, transformers makes a tokenizer that knows no word.
@@ -164,8 +178,10 @@ def _check_weights(task: Task, model: Any, info: dict[str, Any], *, new_head: bo
     heads = {name for name, was, now in info["mismatched_keys"] if was[1:] == now[1:] and now[0] - model.config.num_labels in {0, 1}}
     made_up = sorted([*info["missing_keys"], *mismatched])
     if made_up and not new_head:
-        what, remedy = f"the model has no trained head for {_spaced(task)}", "finetune it first, and give the result"
-        raise BadData(what, why=f"weights would be made up: {shown(made_up)}", remedy=remedy)
+        # Heads over labels are those that finetune makes new; others it starts from, or does not train.
+        learnt = task.labelled and not isinstance(task, Choosing)
+        remedy = "finetune it first, and give the result" if learnt else "take a model that was made for it"
+        raise BadData(f"the model has no trained head for {_spaced(task)}", why=f"weights would be made up: {shown(made_up)}", remedy=remedy)
     inside = f"{model.base_model_prefix}."
     lost = [name for name in made_up if name.startswith(inside)]
     # A pooler that the pretraining had no use for may be new; a body that is mostly new means that the weights are another model's.

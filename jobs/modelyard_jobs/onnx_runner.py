@@ -21,7 +21,7 @@ from modelyard_jobs.exported import Description
 from modelyard_jobs.tasks.task import ImageEncoder, Item, Task, TextEncoder
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""Device in torch's words -> in ONNX Runtime's."""
+"""Device in torch's words -> in ONNX Runtime's; others are not used."""
 
 
 class OnnxRunner:
@@ -35,7 +35,7 @@ class OnnxRunner:
         self.encoder: TextEncoder | ImageEncoder = PlainEncoder(folder, description) if task.encoder == "text" else _pixels(folder)
         self.session = session(folder / graph, device, threads)
         self.provider: str = self.session.get_providers()[0]
-        if self.provider != _PROVIDERS[device]:
+        if self.provider != _PROVIDERS.get(device):
             why = f"the session runs on {self.provider}"
             remedy = "install onnxruntime-gpu where the step runs, give the step `resources: {gpus: 0}`, or take the engine torch"
             raise NoAccelerator("ONNX Runtime cannot use the accelerator that is here", why=why, remedy=remedy)
@@ -127,7 +127,7 @@ def session(graph: Path, device: str, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # on shared cores threads that spin wait for each other
     options.log_severity_level = 3
     available = onnxruntime.get_available_providers()
-    wanted = [name for name in dict.fromkeys([_PROVIDERS[device], _PROVIDERS["cpu"]]) if name in available]
+    wanted = [name for name in dict.fromkeys([_PROVIDERS.get(device), _PROVIDERS["cpu"]]) if name in available]
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=wanted)
     except Exception as error:  # as above

@@ -43,7 +43,11 @@ class TorchRunner:
                     tensors["pixel_values"] = tensors["pixel_values"].to(self.model.dtype)
                 found = self.outputs(tensors)
                 return {name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy() for name, tensor in found.items()}
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # torch's class for it is one; a CPU without memory has no class of its own
+            from accelerate.utils.memory import should_reduce_batch_size
+
+            if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                raise
             why = str(error).splitlines()[0]
         # Outside of the handler: the exception's traceback holds the tensors that are to be freed.
         torch.cuda.empty_cache()

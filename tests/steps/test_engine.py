@@ -148,6 +148,19 @@ def test_what_was_refused_is_written_down_and_changes_no_answer(prepared: Any) -
     assert contexts[1].details["speed"]["refused"] == len(tight.refused) > 0
 
 
+def test_who_computed_nothing_has_padded_nothing(prepared: Any) -> None:
+    infer.run(prepared(Room(), rows(25)))
+    again = prepared(Room(), rows(25), attempt="run-r1.step.2")
+    infer.run(again)
+    speed = again.details["speed"]
+    assert {name: speed[name] for name in ("rows", "tokens", "rows_per_second", "padding")} == {
+        "rows": 0,
+        "tokens": 0,
+        "rows_per_second": 0.0,
+        "padding": 0.0,
+    }
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_rows_are_prepared_ahead_for_an_accelerator_alone(prepared: Any, device: str) -> None:
     runner = Room(device=device)
@@ -197,6 +210,12 @@ def test_a_stop_is_obeyed_between_batches_and_the_rest_is_done_later(prepared: A
     kept = context.checkpoints.mine()
     assert kept
     assert len(kept) < 5
+    # What is kept already is no reason to go on.
+    early = prepared(Room(device=device), rows(45), attempt="run-r1.step.9")
+    early.stop.requested = True
+    with pytest.raises(Yielded):
+        infer.run(early)
+    assert not list((early.out / "data").iterdir())
     again = Room(device=device)
     rest = prepared(again, rows(45), attempt="run-r1.step.2")
     infer.run(rest)

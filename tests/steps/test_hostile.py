@@ -1,6 +1,6 @@
 """Rows that nobody would write on purpose, through whole steps: each ends with a class of the table that fits, or with an error at the row.
 
-What is no Failure would be a bug with a traceback, and fails these tests by itself. Images have their own (test_hostile_images.py).
+What is no Failure would be a bug with a traceback, and fails these tests by itself. Images have their own (tests/unit/jobs/test_opening_images.py).
 """
 
 from __future__ import annotations

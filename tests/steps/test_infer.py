@@ -114,6 +114,43 @@ def test_other_families_in_batches_as_one_by_one(prepared, yard, tmp_path, kind)
     assert [record["score"] for record in records(context)] == pytest.approx(alone, abs=5e-6)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neo", "opt", "bart", "roberta", "bert"])
+def test_rows_are_as_long_as_the_model_has_positions(kind):
+    from types import SimpleNamespace
+
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    own = {
+        "gpt_neo": {**size, "attention_types": [[["global"], 1]]},
+        "opt": {**size, "ffn_dim": 64, "word_embed_proj_dim": 32},
+        "bart": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_hidden_layers": 1},
+    }.get(kind, size)
+    config = AutoConfig.for_model(kind, vocab_size=50, max_position_embeddings=40, pad_token_id=1, eos_token_id=2, **own)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    limit = models.length_limit(model, SimpleNamespace(model_max_length=10**30))
+    assert limit == (38 if kind == "roberta" else 40)
+
+    def ran(length):
+        ids = torch.full((1, length), 7)
+        ids[0, -1] = 2
+        with torch.inference_mode():
+            return model(input_ids=ids).logits
+
+    assert ran(limit).isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        ran(limit + 1)
+
+
+def test_labels_without_a_zeroth_are_named(prepared, yard, tmp_path):
+    folder = tiny_model(tmp_path / "gap", ["bad", "good"])
+    config = json.loads((folder / "config.json").read_text()) | {"id2label": {"1": "bad", "2": "good"}, "label2id": {"bad": 1, "good": 2}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadData, match="labels are not numbered from 0") as raised:
+        infer.run(prepared({"a.jsonl": jsonl(["good"])}, source=artifact(yard, "model", folder)))
+    assert raised.value.why == "config.json has 2 of them, and none with the number 0"
+
+
 def test_each_bad_row_has_its_error_and_the_others_their_label(prepared):
     rows = ["good film", None, "", "bad", " \t", "x" * 5000, "\u0000\ud83d\ude00 नमस्ते"]
     context = prepared({"a.jsonl": jsonl(rows)}, max_error_rate=0.5)
@@ -252,6 +289,28 @@ def test_a_device_too_small_halves_the_batch_and_gives_the_same_labels(prepared,
     monkeypatch.setattr(text_classification.text, "pad_ids", lambda *_: (_ for _ in ()).throw(engine.OutOfMemory("nothing fits")))
     with pytest.raises(DeviceOom):
         infer.run(prepared(files, number=2))
+
+
+def test_a_processor_without_memory_halves_the_batch_and_ends_with_a_name(prepared, monkeypatch):
+    from modelyard_jobs.torch_runner import TorchRunner
+
+    files, room = {"a.jsonl": jsonl(texts(60))}, 10
+    outputs = TorchRunner.outputs
+
+    def small(self, tensors):
+        if len(tensors["input_ids"]) > room:
+            torch.empty(1 << 50)
+        return outputs(self, tensors)
+
+    monkeypatch.setattr(TorchRunner, "outputs", small)
+    tight = prepared(files)
+    infer.run(tight)
+    assert len(records(tight)) == 60
+    assert tight.details["speed"]["refused"] > 0
+    room = 0
+    with pytest.raises(DeviceOom, match="does not fit on the device") as raised:
+        infer.run(prepared(files, number=1))
+    assert "can't allocate memory" in raised.value.why
 
 
 def test_progress_counts_rows(prepared):

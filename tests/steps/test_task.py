@@ -161,6 +161,22 @@ def test_a_headless_model_gets_a_head_or_is_refused(yard, tmp_path):
     assert model.classifier.weight.shape == (3, 32)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "remedy"),
+    [
+        ("token-classification", {}, "finetune it first"),
+        ("zero-shot-classification", {"candidates": ("a", "b")}, "take a model"),
+        ("fill-mask", {}, "take a model"),
+        ("text-generation", {}, "take a model"),
+    ],
+)
+def test_what_finetune_cannot_make_it_is_not_told_to_make(yard, tmp_path, name, settings, remedy):
+    source = artifact(yard, "model", tiny_model(tmp_path / "m"))
+    with pytest.raises(BadData, match="no trained head") as caught:
+        models.load(tasks.of(name, Evaluate(model="m", data="d", task=name, **settings)), source, None, torch.float32)
+    assert caught.value.remedy.startswith(remedy)
+
+
 def test_another_number_of_labels_is_a_new_head_and_the_same_body(yard, tmp_path):
     source = artifact(yard, "model", tiny_model(tmp_path / "m", ["neg", "pos"]))
     old, _ = loaded(source, None)

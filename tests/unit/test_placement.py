@@ -77,6 +77,21 @@ def test_the_host_takes_what_is_left_and_the_first_device_keeps_room_for_the_lar
     assert "4 GiB in the host's memory" in placed.reason
 
 
+@pytest.mark.parametrize(("limit", "here"), [(6, ["layers.0", "layers.1", "layers.2", "layers.3"]), (4.5, ["layers.0"])])
+def test_room_is_kept_for_what_the_host_keeps_and_no_more(limit: float, here: list[str]) -> None:
+    # As of a small model with many words: the first block, which stays, is the largest by far.
+    given = blocks(4, *[0.5] * 10)
+    placed = place(given, {"cuda:0": int(limit * GIB)}, host=100 * GIB)
+    assert list(placed.devices["cuda:0"]) == here
+    assert list(placed.devices[HOST]) == [block.names[0] for block in given[len(here) :]]
+
+
+def test_a_model_of_which_nothing_would_lie_on_the_accelerator_has_no_place() -> None:
+    with pytest.raises(DeviceOom) as raised:
+        place(blocks(4, *[0.5] * 10), {"cuda:0": int(4.2 * GIB)}, host=100 * GIB)
+    assert raised.value.why.endswith("5 GiB are left over, and the host has 100 GiB, but cuda:0 no room to compute what would lie there")
+
+
 def test_a_host_too_small_is_said_with_its_number() -> None:
     with pytest.raises(DeviceOom) as raised:
         place(blocks(4, 4, 4), {"cuda:0": 4 * GIB}, host=2 * GIB)

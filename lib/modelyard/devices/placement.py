@@ -47,7 +47,7 @@ def place(blocks: Sequence[Block], memory: Mapping[str, int], host: int | None =
 
     memory: device -> bytes that blocks may take there, in the order in which they are to be used.
     host: bytes that blocks may take in the host's memory, None where they may not lie there at all. A block of the host is computed on the first
-    device, which has to keep room for the largest one.
+    device, which has to keep room for the largest of them.
 
     Whole on the first device that it fits; else evenly over all, so that each keeps as much room as the others; else what is left over in the
     host's memory. DeviceOom says the arithmetic.
@@ -63,14 +63,16 @@ def place(blocks: Sequence[Block], memory: Mapping[str, int], host: int | None =
             return _placement(laid, reason)
     if host is not None:
         first = next(iter(memory))
-        largest = max(block.size for block in blocks)
-        laid = _fill(blocks, {**memory, first: memory[first] - largest})
-        left = sum(block.size for block in laid[HOST])
-        if left <= host and memory[first] >= largest:
-            reason = (
-                f"{format_bytes(total)} do not fit {_shown(memory)}: {format_bytes(left)} in the host's memory, computed on {first}, which is slow"
-            )
-            return _placement(laid, reason)
+        # The less room is kept, the more lies on the devices; what lies on none of them is computed by nobody.
+        for kept in sorted({block.size for block in blocks}):
+            laid = _fill(blocks, {**memory, first: memory[first] - kept})
+            sizes = [block.size for block in laid[HOST]]
+            if laid[first] and max(sizes) <= kept and sum(sizes) <= host:
+                reason = (
+                    f"{format_bytes(total)} do not fit {_shown(memory)}: {format_bytes(sum(sizes))} in the host's memory, "
+                    f"computed on {first}, which is slow"
+                )
+                return _placement(laid, reason)
     raise _shortage(blocks, memory, host)
 
 
@@ -109,6 +111,8 @@ def _shortage(blocks: Sequence[Block], memory: Mapping[str, int], host: int | No
         remedies.append("cpu_offload: true, which is slow")
     else:
         why += f", and the host has {format_bytes(host)}"
+        if left <= host:
+            why += f", but {next(iter(memory))} no room to compute what would lie there"
     return DeviceOom("the model does not fit the accelerators", why=why, remedy=", or ".join(remedies))
 
 
