@@ -45,6 +45,8 @@ from modelyard_jobs.tasks.task import Answers, Choosing, Illustrated, Measurable
 SCHEMA = 1
 _ERRORS = 25
 _TEXT_SHOWN = 300
+_SPANS_SHOWN = 3000
+"""Of a text with spans: what is wrong with it may stand far behind its beginning."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,10 @@ def _slices(
 ) -> list[dict[str, Any]]:
     found = [asdict(slices.by_length(sizes, right, unit="tokens" if encoder == "text" else "patches"))]
     if column is not None:
-        found.append(asdict(slices.by_value(column, list(data.values(asked.dataset.select(numbers), column)), right)))
+        values, names = list(data.values(asked.dataset.select(numbers), column)), getattr(asked.dataset.features[column], "names", None)
+        if names is not None:  # a declared label is kept as its number, below 0 where it is missing
+            values = [None if value is None or value < 0 else names[value] for value in values]
+        found.append(asdict(slices.by_value(column, values, right)))
     return found
 
 
@@ -249,16 +254,29 @@ def _errors(
     if not len(numbers):
         return
     for number, place, row in zip(numbers.tolist(), places.tolist(), data.by_role(_arrow(asked, numbers), asked.columns), strict=True):
-        content = next(iter(row.values()))
+        # What is measured without labels is content from the first column to the last.
+        content = next(iter(row.values())) if task.labelled else list(row.values())
         about: dict[str, Any] = {}
         if isinstance(task, Illustrated):
             about["picture"] = f"pictures/{number}.png"
             (context.out / "pictures").mkdir(exist_ok=True)
             (context.out / about["picture"]).write_bytes(task.picture(row, answers[place], truths[place], labels))
         else:
-            text = content if isinstance(content, str) else " ".join(map(str, content)) if isinstance(content, list) else str(content)
-            about["text"] = text[:_TEXT_SHOWN]
+            sides = (records[place].get(side) for side in ("true", "predicted"))
+            spanned = any(isinstance(span, Mapping) and "end" in span for side in sides if isinstance(side, list) for span in side)
+            about["text"] = _shortened(_told(content), _SPANS_SHOWN if spanned else _TEXT_SHOWN)
         yield {**records[place], **about}
+
+
+def _told(content: Any) -> str:
+    """A text, words or a chat, as people read it."""
+    if isinstance(content, list):
+        return " ".join(map(_told, content))
+    return f"{content['role']}: {content['content']}" if isinstance(content, Mapping) else str(content)
+
+
+def _shortened(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 2] + " …"
 
 
 def _arrow(asked: _Rows, numbers: NDArray[np.int64]) -> Any:

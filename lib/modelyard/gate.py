@@ -68,7 +68,7 @@ class Verdict:
             raise Refused(f"the gate said no: {failed[0]}", where=where, why="; ".join(map(str, failed[1:])), remedy=remedy)
 
 
-def judge(metrics: Mapping[str, Any], gate: Gate, where: str = "", *, main: str = "accuracy") -> Verdict:
+def judge(metrics: Mapping[str, Any], gate: Gate, where: str = "", *, main: str) -> Verdict:
     """Compare the metrics that the gate names.
 
     metrics: name -> {value, low, high, n, difference, …}, as metrics.json has them. main: the one that models are compared by where the gate names

@@ -6,6 +6,7 @@ import random
 import shutil
 import weakref
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,7 @@ def test_worst_errors_are_the_surest_and_shortened(run):
     surest = [max(entry["probabilities"]) for entry in document["errors"]]
     assert surest == sorted(wrong.values(), reverse=True)[: len(surest)]
     assert all(len(entry["text"]) <= 300 for entry in document["errors"])
+    assert any(entry["text"].endswith(" …") for entry in document["errors"]), "what is cut looks like it"
     assert document["truncated"]["rows"] >= 30
     assert document["truncated"]["max_length"] == 20
 
@@ -389,3 +391,13 @@ def test_rows_that_fail_late_have_no_latency(run, levelled, monkeypatch):
     rows = [*sorted_rows(18), {"text": "bad", "label": "neg"}]
     context, _, _ = run({"test.jsonl": jsonl(rows[::-1])}, source=levelled)
     assert context.details["latency"]["n"] == engine.TIMED - 1
+
+
+def test_a_slice_by_a_declared_label_says_its_names(run, tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.Value("string"), "shop": datasets.ClassLabel(names=["north", "south"])}
+    )
+    rows = {"text": texts(12), "label": LABELS * 6, "shop": [0, 0, 1, -1] * 3}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    _, document, _ = run({"test.parquet": (tmp_path / "test.parquet").read_bytes()}, slice_by="shop")
+    assert [(part["name"], part["n"]) for part in document["slices"][1]["parts"]] == [("north", 6), ("south", 3), ("None", 3)]

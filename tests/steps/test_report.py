@@ -9,9 +9,9 @@ import pytest
 
 from modelyard import report
 from modelyard.report import shapes
-from modelyard.steps import Evaluate, Export
+from modelyard.steps import Evaluate, Export, Infer
 from modelyard.yard import Yard
-from modelyard_jobs import evaluate, tasks
+from modelyard_jobs import evaluate, infer, tasks
 from modelyard_jobs.export import int8, parity
 from tests.steps.exporting import cases
 from tests.steps.fake import FakeContext, artifact
@@ -53,9 +53,9 @@ def test_int8() -> None:
 
 SHOWN = {
     "text-classification BERT": ("Confusion matrix", "Reliability, 95 % intervals", "taken for"),
-    "token-classification BERT": ("By type", '<mark class="span is-', "Share of right rows by length, 95 %"),
+    "token-classification BERT": ("By type", "Confusion matrix of words", '<mark class="span is-', "Share of right rows by length, 95 %"),
     "zero-shot-classification BERT": ("Confusion matrix", "taken for"),
-    "fill-mask BERT": ("Pseudo perplexity, 95 % intervals", "taken for"),
+    "fill-mask BERT": ("Pseudo perplexity, 95 % intervals", "taken for", "per token"),
     "text-generation GPT-2": ("Perplexity, 95 % intervals", "that the model found least likely", "per token"),
     "image-classification ResNet": ("Confusion matrix", "data:image/png;base64,", "images (100 %) also stand in train", "taken for"),
     "object-detection YOLOS": ("Precision over recall", "data:image/png;base64,", "true boxes", "boxes: "),
@@ -78,3 +78,19 @@ def test_an_evaluation_of_every_task_is_on_the_page(case, tmp_path) -> None:
     assert "Missing here" not in page, page[page.index("Missing here") :][:300]
     for wanted in SHOWN[case.name]:
         assert wanted in page, wanted
+
+
+def test_an_inference_is_on_the_page_with_its_pictures(tmp_path) -> None:
+    yard = Yard.open(tmp_path / "yard")
+    (case,) = (case for case in cases() if case.name == "object-detection YOLOS")
+    case.model(tmp_path / "model")
+    inputs = {"model": artifact(yard, "model", tmp_path / "model", "safetensors"), "data": artifact(yard, "dataset", case.rows())}
+    context = FakeContext(Infer(model="m", data="d", task=case.task, pictures=3, **case.settings), inputs, yard, tmp_path / "work")
+    infer.run(context)
+    build = example.Builder(yard)
+    build.step("seen", "infer", {"model": "m", "data": "d", "task": case.task}, made=artifact(yard, "dataset", context.out), details=context.details)
+    page = report.render(yard, build.end())
+    assert "Missing here" not in page, page[page.index("Missing here") :][:300]
+    assert "split test: 8 rows, 8 with an answer" in page
+    assert "patches of 16 x 16 pixels a second; " in page
+    assert page.count("data:image/png;base64,") == 3

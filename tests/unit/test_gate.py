@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from modelyard import gate as gates
 from modelyard.errors import Corrupt, NoInput, Refused
-from modelyard.gate import POWER, judge, passing_value
+from modelyard.gate import POWER, passing_value
 from modelyard.steps import Gate
 
 METRICS = {
@@ -17,6 +19,7 @@ METRICS = {
     "f1_macro": {"value": 0.79, "low": 0.7712, "high": 0.8078, "n": 2000, "interval": "bootstrap"},
 }
 Z = 1.959963984540054
+judge = partial(gates.judge, main="accuracy")
 
 
 def gate(sure: bool = False, **floors: float) -> Gate:
@@ -102,6 +105,13 @@ def test_no_worse_than_the_champion_is_a_floor_under_the_difference(value, passe
     assert (verdict.passed, len(verdict.lines)) == (passed, 1)
     assert verdict.lines[0].metric == "accuracy"
     assert (verdict.lines[0].difference, verdict.lines[0].at_least) == (True, -0.01)
+
+
+def test_without_floors_the_tasks_own_metric_is_compared():
+    lines = gates.judge(compared(0.0, -0.01, 0.01), no_worse(), main="f1_macro").lines
+    assert [(line.metric, line.difference) for line in lines] == [("f1_macro", True)]
+    with pytest.raises(NoInput, match="there is no metric 'map'"):
+        gates.judge(compared(0.0, -0.01, 0.01), no_worse(), main="map")
 
 
 def test_sure_compares_the_lower_end_of_the_difference():

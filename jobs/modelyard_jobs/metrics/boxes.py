@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelyard_jobs.metrics.interval import DRAWS, Metric
+from modelyard_jobs.metrics.interval import DRAWS, Metric, mirrored
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -267,8 +267,8 @@ def _drawn(several: Sequence[Matches], seed: int) -> list[Floats]:
 
 
 def _metric(value: float, draws: Floats, images: int, least: float) -> Metric:
-    low, high = 2 * value - np.nanquantile(draws, [0.975, 0.025])
-    return Metric(float(value), float(max(least, min(low, value))), float(min(1, max(high, value))), images, "bootstrap")
+    low, high = map(float, np.nanquantile(draws, [0.025, 0.975]))
+    return mirrored(Metric(float(value), low, high, images, "bootstrap"), least, 1)
 
 
 def _averages(values: Floats) -> dict[str, Floats]:

@@ -1,13 +1,14 @@
 """A number with its 95 % interval. Pure numpy; knows no model and no file.
 
 A proportion has the Wilson interval; what is no proportion has the percentile interval of a bootstrap, resampled by what was drawn together: rows,
-documents, images. Two models on the same rows are compared by the same resamples of both.
+documents, images; mirrored at the value where resamples lie to one side of it. Two models on the same rows are compared by the same resamples of
+both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -78,3 +79,13 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, seed: int
     drawn = [statistic(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(draws)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Metric(float(statistic(ones)), float(low), float(high), n, "bootstrap")
+
+
+def mirrored(metric: Metric, least: float, most: float) -> Metric:
+    """The metric with the interval of the basic bootstrap for that of its percentiles, inside of `least` and `most`.
+
+    For a statistic that is too high, or too low, of a sample, and of a resample once more. A. C. Davison, D. V. Hinkley, Bootstrap Methods and their
+    Application (Cambridge 1997), 5.2.
+    """
+    low, high = 2 * metric.value - metric.high, 2 * metric.value - metric.low
+    return replace(metric, low=max(least, min(low, metric.value)), high=min(most, max(high, metric.value)))

@@ -13,7 +13,7 @@ from modelyard.report import figures, matrix, shapes
 from modelyard.report.figures import Series, Whisker
 from modelyard.report.marking import Marked, marked
 from modelyard.report.record import CASES, RunRecord, StepRecord
-from modelyard.report.sections import FLOOR, Figure, Verdict, drawn, gates_of, spaced
+from modelyard.report.sections import FLOOR, Figure, Verdict, drawn, gates_of, noun, spaced
 from modelyard.report.words import cut, four, number, percent
 
 CLASSES = 100
@@ -31,6 +31,13 @@ _WORST = {
     "object-detection": "with most missed and most wrong boxes",
 }
 """How a task's errors were chosen, where it is not by how sure the model was."""
+_RIGHT = {
+    "token-classification": "A text is right where all of its spans are found, and no others.",
+    "object-detection": "An image is right where all of its boxes are found, and no others.",
+    "fill-mask": "A text is right where each hidden token was the likeliest in its place.",
+    "text-generation": "A text is right where each of its tokens was the likeliest.",
+}
+"""When a row is right, where it is more than one label."""
 _WELL = 0.05
 """Expected calibration error under which probabilities are taken as they are."""
 
@@ -78,7 +85,6 @@ class Evaluated:
     slices: tuple[shapes.Slice, ...]
     errors: tuple[Shown, ...]
     worst: str
-    examples: tuple[Shown, ...]
 
 
 def evaluated(run: RunRecord) -> Iterator[Evaluated]:
@@ -103,7 +109,6 @@ def evaluated(run: RunRecord) -> Iterator[Evaluated]:
             found.slices[:SLICES],
             tuple(_shown(step, case) for case in found.errors[:CASES]),
             _WORST.get(found.task, "that the model was surest of"),
-            tuple(_shown(step, case) for case in found.examples[:CASES]),
         )
 
 
@@ -131,17 +136,20 @@ def _metrics(step: StepRecord, found: shapes.Evaluation, floors: dict[str, float
 
 
 def _matrix(step: StepRecord, found: shapes.Evaluation) -> Iterator[Figure]:
-    if not _square(found):
+    labels, counts = (found.words.types, found.words.confusion) if found.words else (found.labels, found.confusion)
+    if not _square(labels, counts):
         return
-    count = len(found.labels)
-    title = f"Confusion matrix of {step.name}: {count} labels, rows are true labels, columns predicted ones"
+    what, unit, of = ("types", "Words", "type's words") if found.words else ("labels", "Rows", "label's rows")
+    count, share = len(labels), f"share of the true {of}"
+    title = f"Confusion matrix of {step.name}: {count} {what}, rows are true {what}, columns predicted ones"
     if count > matrix.DRAWN_LABELS:
-        note = f"The {matrix.DRAWN_LABELS} of {count} labels that take part in most errors, coloured by the share of the true label's rows."
+        note = f"The {matrix.DRAWN_LABELS} of {count} {what} that take part in most errors, coloured by the {share}."
     elif count > matrix.WRITTEN_LABELS:
-        note = "Coloured by the share of the true label's rows."
+        note = f"Coloured by the {share}."
     else:
-        note = "Rows, and their share of the true label's rows."
-    yield drawn(matrix.matrix(title, found.labels, found.confusion), "Confusion matrix", note, wide=count > matrix.WRITTEN_LABELS)
+        note = f"{unit}, and their {share}."
+    chart = matrix.matrix(title, labels, counts)
+    yield drawn(chart, "Confusion matrix" + " of words" * bool(found.words), note, wide=count > matrix.WRITTEN_LABELS)
 
 
 def _curves(step: StepRecord, found: shapes.Evaluation) -> Iterator[Figure]:
@@ -180,7 +188,8 @@ def _slices(step: StepRecord, found: shapes.Evaluation) -> Iterator[Figure]:
         rows = [Whisker(_part(each, part.name), part.score.value, part.score.low, part.score.high, f"n = {part.n}") for part in each.parts[:PARTS]]
         if len(rows) > 1:
             metric, by = "share of right rows" if each.metric == "right" else cut(spaced(each.metric), 40), cut(each.by, 40)
-            yield drawn(figures.whiskers(f"{metric} of {step.name} by {by}", rows, x_format=four), f"{metric[:1].upper()}{metric[1:]} by {by}, 95 %")
+            chart, note = figures.whiskers(f"{metric} of {step.name} by {by}", rows, x_format=four), _RIGHT.get(found.task, "")
+            yield drawn(chart, f"{metric[:1].upper()}{metric[1:]} by {by}, 95 %", note if each.metric == "right" else "")
 
 
 def _part(found: shapes.Slice, name: str) -> str:
@@ -198,24 +207,22 @@ def _about(found: shapes.Evaluation) -> Iterator[str]:
             yield "left out: " + ", ".join(f"{count} rows, {why}" for why, count in rows.faults.items())
     if baseline := found.baseline:
         yield f"always answering “{cut(baseline.label, 40)}” would be right in {four(baseline.accuracy.value)}"
-    truncated = found.truncated if _noun(found) == "text" else None
+    truncated = found.truncated if noun(found.task) == "text" else None
     if truncated and truncated.rows:
         yield f"{truncated.rows} rows ({percent(truncated.share)}) were cut at {truncated.max_length} tokens"
     elif truncated:
         yield f"no row was longer than {truncated.max_length} tokens"
-
-
-def _noun(found: shapes.Evaluation) -> str:
-    return "image" if found.task in ("image-classification", "object-detection") else "text"
+    if found.words and found.words.cut_off:
+        yield f"{found.words.cut_off} words were cut off: spans in them count as missed"
 
 
 def _overlap(found: shapes.Evaluation) -> Verdict:
-    overlap, noun = found.overlap, _noun(found)
+    overlap, row = found.overlap, noun(found.task)
     if overlap is None:
-        return Verdict("info", f"Whether evaluated {noun}s also stand in train is not known: there was no train split to compare with.")
+        return Verdict("info", f"Whether evaluated {row}s also stand in train is not known: there was no train split to compare with.")
     if overlap.rows == 0:
-        return Verdict("good", f"No evaluated {noun} also stands in {overlap.split}.")
-    shared = f"{overlap.rows} evaluated {noun}s ({percent(overlap.share)}) also stand in {overlap.split}"
+        return Verdict("good", f"No evaluated {row} also stands in {overlap.split}.")
+    shared = f"{overlap.rows} evaluated {row}s ({percent(overlap.share)}) also stand in {overlap.split}"
     return Verdict("warn" if overlap.share < 0.01 else "bad", f"{shared}: the model may know them, and the metrics flatter it.")
 
 
@@ -229,12 +236,12 @@ def _calibrated(found: shapes.Evaluation) -> Verdict | None:
     return Verdict("good" if ece.high <= _WELL else "info", f"Its probabilities lie near how often it is right: {said}.")
 
 
-def _square(found: shapes.Evaluation) -> bool:
-    return bool(found.labels) and [len(row) for row in found.confusion] == [len(found.labels)] * len(found.labels)
+def _square(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> bool:
+    return bool(labels) and [len(row) for row in counts] == [len(labels)] * len(labels)
 
 
 def _confusions(found: shapes.Evaluation) -> tuple[Confusion, ...]:
-    if not _square(found) or len(found.labels) <= 2:
+    if not _square(found.labels, found.confusion) or len(found.labels) <= 2:
         return ()
     pairs = [
         Confusion(found.labels[true], found.labels[predicted], count, count / sum(row))
@@ -261,13 +268,14 @@ def _plain(side: shapes.Said) -> str | None:
 
 def _said(case: shapes.Case) -> Iterator[str]:
     """What is told of a row beside its labels and its text."""
-    sure = case.score if case.score is not None else max(case.probabilities, default=None)
+    sure = max(case.probabilities, default=None)
     if sure is not None and isinstance(case.predicted, str):
         yield f"with {percent(sure)}"
     boxes = [f"{len(side)} {name}" for name, side in (("true", case.true), ("predicted", case.predicted)) if isinstance(side, tuple) and case.picture]
     if boxes:
         yield f"boxes: {' and '.join(boxes)}"
-    if isinstance(case.predicted, shapes.Followed):
-        yield f"loss {number(case.predicted.loss)} per token"
+    loss = case.predicted.loss if isinstance(case.predicted, shapes.Followed) else case.loss
+    if loss is not None:
+        yield f"loss {number(loss)} per token"
     if case.tokens is not None:
         yield f"{case.tokens} tokens"

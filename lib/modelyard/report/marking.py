@@ -6,14 +6,15 @@ that begins first is marked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from modelyard.report import shapes
 
-WORDS, LETTERS = 90, 500
-"""Of a row at most."""
+LETTERS = 500
+"""Of a text at most: from its beginning, or from shortly before what is wrong where that lies further on."""
+_BEFORE = 100
 
 
 @dataclass(frozen=True)
@@ -37,41 +38,34 @@ class Marked:
     true: tuple[Piece, ...]
     predicted: tuple[Piece, ...]
 
-    @property
-    def alike(self) -> bool:
-        """Whether both say the same."""
-        return all(piece.found for piece in (*self.true, *self.predicted))
-
 
 def marked(case: shapes.Case) -> Marked | None:
     """The row with its spans; None where it has none, or no text to mark them in."""
     true, predicted = _spans(case.true), _spans(case.predicted)
-    units: Sequence[str] = case.words or case.text
-    if true is None or predicted is None or not units:
+    if true is None or predicted is None or not case.text:
         return None
-    joint, most = (" ", WORDS) if case.words else ("", LETTERS)
-    return Marked(_pieces(units, joint, most, true, predicted), _pieces(units, joint, most, predicted, true))
+    wrong = min(true ^ predicted, key=lambda span: (span.start, span.end), default=None)
+    begin = max(0, wrong.start - _BEFORE) if wrong and LETTERS < wrong.end <= len(case.text) else 0
+    return Marked(_pieces(case.text, begin, true, predicted), _pieces(case.text, begin, predicted, true))
 
 
-def _spans(value: object) -> list[shapes.Span] | None:
-    if value is None or isinstance(value, str) or not isinstance(value, tuple):
+def _spans(value: object) -> set[shapes.Span] | None:
+    if not isinstance(value, tuple):
         return None
-    spans = [each for each in value if isinstance(each, shapes.Span)]
-    return spans if len(spans) == len(value) else None
+    spans = {each for each in value if isinstance(each, shapes.Span)}
+    return spans if spans or not value else None
 
 
-def _pieces(units: Sequence[str], joint: str, most: int, spans: Sequence[shapes.Span], others: Sequence[shapes.Span]) -> tuple[Piece, ...]:
-    known = {(span.start, span.end, span.label) for span in others}
-    pieces, at, end = [], 0, min(len(units), most)
-    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+def _pieces(text: str, begin: int, spans: Iterable[shapes.Span], others: Container[shapes.Span]) -> tuple[Piece, ...]:
+    at, end = begin, min(len(text), begin + LETTERS)
+    pieces = [Piece("… ")] if begin else []
+    for span in sorted(spans, key=lambda span: (span.start, -span.end, span.label)):
         if not at <= span.start < min(span.end, end):
             continue
         if span.start > at:
-            pieces.append(Piece(joint.join(units[at : span.start]) + joint))
+            pieces.append(Piece(text[at : span.start]))
         at = min(span.end, end)
-        pieces.append(Piece(joint.join(units[span.start : at]), span.label, (span.start, span.end, span.label) in known))
-        if joint and at < end:
-            pieces.append(Piece(joint))
+        pieces.append(Piece(text[span.start : at], span.label, span in others))
     if at < end:
-        pieces.append(Piece(joint.join(units[at:end])))
-    return (*pieces, Piece(" …")) if end < len(units) else tuple(pieces)
+        pieces.append(Piece(text[at:end]))
+    return (*pieces, Piece(" …")) if end < len(text) else tuple(pieces)

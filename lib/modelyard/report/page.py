@@ -58,6 +58,7 @@ class Page:
     evaluated: tuple[evaluation.Evaluated, ...]
     compared: Mapping[str, comparison.Compared]
     trained: tuple[sections.Trained, ...]
+    inferred: tuple[sections.Inferred, ...]
     exported: tuple[sections.Exported, ...]
     released: tuple[sections.Released, ...]
     measured: tuple[sections.Figure, ...]
@@ -79,6 +80,7 @@ class Page:
             tuple(evaluation.evaluated(run)),
             comparison.compared(run),
             tuple(sections.trained(run)),
+            tuple(sections.inferred(run)),
             tuple(sections.exported(run)),
             tuple(sections.released(run)),
             tuple(machine.measured(run)),

@@ -27,7 +27,7 @@ from modelyard.yard.runs import Attempt, Run, RunStatus, StepState, StepStatus
 SAMPLES = 200
 """Of an attempt at most; between them, the highest."""
 CASES = 12
-"""Worst errors of an evaluation at most, and as many examples."""
+"""Worst errors of an evaluation, and pictures of an inference, at most."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class Try:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step. inputs: field -> step. ref, revision: what a fetch was told, and found. action: of the result, whoever made it. made: in words.
+    """One step. task: as set, or found. inputs: field -> step. ref, revision: what a fetch was told, and found. made: in words.
 
-    pictures: path in the artifact -> data URI, of the rows that the evaluation shows.
+    action: of the result, whoever made it. pictures: path in the artifact -> data URI, of the rows that the evaluation shows, or the first of an
+    inference.
     """
 
     name: str
     status: StepStatus
+    task: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     ref: str = ""
     revision: str = ""
@@ -59,6 +61,7 @@ class StepRecord:
     pictures: Mapping[str, str] = field(default_factory=dict)
     history: shapes.History | None = None
     rows: shapes.TrainRows | None = None
+    answered: shapes.Answered | None = None
     environment: shapes.Environment | None = None
     parity: shapes.Parity | None = None
     int8: shapes.Quantised | None = None
@@ -132,6 +135,7 @@ class _Collector:
         return StepRecord(
             name,
             status,
+            task=str(settings.get("task") or (decisions["task"].value if "task" in decisions else "")),
             inputs=self._inputs(status.verb, settings),
             ref=(resolved.ref if resolved else "") or str(settings.get("model") or settings.get("dataset") or "") if status.verb == "fetch" else "",
             revision=resolved.listing.revision if resolved and resolved.listing else "",
@@ -236,6 +240,8 @@ class _Collector:
         if verb == "finetune":
             found |= {"history": shaped(shapes.History, "history"), "rows": shaped(shapes.TrainRows, "rows")}
             found |= {"environment": shaped(shapes.Environment, "environment")}
+        elif verb == "infer":
+            found["answered"] = shaped(shapes.Answered, "rows")
         return found
 
     def _engines(self, name: str, details: Mapping[str, Any]) -> dict[str, shapes.EngineSpeed]:
@@ -255,6 +261,9 @@ class _Collector:
             return {}
         form, count = f" ({artifact.format})" if artifact.format else "", len(artifact.files)
         made = f"{artifact.kind}{form}, {count} file{'s' * (count != 1)}, {format_bytes(artifact.size)}"
+        if status.verb == "infer":
+            drawn = sorted((entry.path for entry in artifact.files if entry.path.startswith("pictures/")), key=lambda path: (len(path), path))
+            return {"made": made, "pictures": self.album.of(name, artifact, drawn[:CASES])}
         if artifact.kind != "metrics":
             return {"made": made}
         try:
@@ -263,7 +272,7 @@ class _Collector:
             self.missing.append(f"{name}: its metrics.json is no JSON")
             return {"made": made}
         evaluation = read(shapes.Evaluation, document, f"{name}: metrics.json", self.missing)
-        cases = (*evaluation.errors[:CASES], *evaluation.examples[:CASES]) if evaluation else ()
+        cases = evaluation.errors[:CASES] if evaluation else ()
         return {"made": made, "evaluation": evaluation, "pictures": self.album.of(name, artifact, [case.picture for case in cases])}
 
     def _result(self, name: str, verb: str, outcome: Outcome | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ FLOOR = "The mark across a line is the floor of the gate."
 DOTS = 100
 """Epochs that are drawn as dots at most; more are a line."""
 
+_IMAGES = frozenset({"image-classification", "object-detection"})
 _SMOOTHED = 4
 """Points of a curve whose mean is drawn, at least."""
 
@@ -58,6 +59,15 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Inferred:
+    """An infer step. pictures: row -> data URI, of the first rows with their answers drawn on them."""
+
+    step: StepRecord
+    about: tuple[str, ...]
+    pictures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Exported:
     """An export step."""
 
@@ -89,6 +99,11 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
+def noun(task: str) -> str:
+    """What a row of the task is called."""
+    return "image" if task in _IMAGES else "text"
+
+
 def gates_of(run: RunRecord, step: StepRecord) -> list[shapes.GateLine]:
     """What gates of this run ask of an evaluation, line by line."""
     gates = [other.release.gate for other in run.steps if other.release and other.release.gate and other.inputs.get("gate.metrics") == step.name]
@@ -104,10 +119,18 @@ def trained(run: RunRecord) -> Iterator[Trained]:
         columns = tuple(dict.fromkeys(key for epoch in history.validation for key in epoch))
         rows, overlap = step.rows, None
         if rows:
-            shared = f"{rows.overlap} of {rows.validation} validation texts also stand in the rows that were trained on"
-            none = "No validation text stands in the rows that were trained on."
+            shared = f"{rows.overlap} of {rows.validation} validation {noun(step.task)}s also stand in the rows that were trained on"
+            none = f"No validation {noun(step.task)} stands in the rows that were trained on."
             overlap = Verdict("warn", f"{shared}: the epoch was chosen with their help.") if rows.overlap else Verdict("good", none)
         yield Trained(step, tuple(_training(step)), overlap, tuple(_curves(step, history)), history.validation, columns)
+
+
+def inferred(run: RunRecord) -> Iterator[Inferred]:
+    """The inferences that have a result."""
+    for step in run.steps:
+        if step.answered:
+            pictures = {path.rpartition("/")[2].partition(".")[0]: uri for path, uri in step.pictures.items()}
+            yield Inferred(step, tuple(_inference(step, step.answered)), pictures)
 
 
 def exported(run: RunRecord) -> Iterator[Exported]:
@@ -143,11 +166,28 @@ def _training(step: StepRecord) -> Iterator[str]:
         yield f"epoch {plain(best.value)} is kept: {best.reason}"
     if step.history and step.history.resumed:
         yield "went on from step " + ", ".join(map(str, step.history.resumed))
-    if speed := step.speed:
-        tokens = f", {speed.tokens_per_second:,.0f} tokens" if speed.tokens_per_second else ""
-        yield f"{speed.rows_per_second:,.1f} rows{tokens} a second"
+    if step.speed:
+        yield _throughput(step, step.speed)
     if step.action is None:
         yield f"from its log: the step is {step.state} and has no result"
+
+
+def _throughput(step: StepRecord, speed: shapes.Speed) -> str:
+    unit = "tokens" if noun(step.task) == "text" else "patches of 16 x 16 pixels"
+    parts = f", {speed.tokens_per_second:,.0f} {unit}" if speed.tokens_per_second else ""
+    return f"{speed.rows_per_second:,.1f} rows{parts} a second"
+
+
+def _inference(step: StepRecord, answered: shapes.Answered) -> Iterator[str]:
+    yield f"split {answered.split}: {answered.rows} rows, {answered.rows - answered.failed} with an answer"
+    if answered.faults:
+        yield "without one: " + ", ".join(f"{count} rows, {why}" for why, count in answered.faults.items())
+    if answered.truncated:
+        yield f"{answered.truncated} rows were cut"
+    if speed := step.speed:
+        padding = f"; {percent(speed.padding)} of what was computed was padding" if speed.padding is not None else ""
+        made = f"; {speed.generated_per_second:,.0f} tokens generated a second" if speed.generated_per_second else ""
+        yield _throughput(step, speed) + made + padding
 
 
 def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:

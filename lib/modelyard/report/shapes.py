@@ -92,7 +92,7 @@ class Overlap(Shape):
 
 
 class Span(Shape):
-    """A labelled stretch from `start` to before `end`: places of words where the row has words, else of letters of its text."""
+    """A labelled stretch from letter `start` of the text to before letter `end`."""
 
     start: int
     end: int
@@ -116,16 +116,15 @@ Said = str | tuple[str, ...] | tuple[Span, ...] | tuple[Box, ...] | Followed | N
 
 
 class Case(Shape):
-    """One row with what is true and what was predicted. picture: a path inside the artifact; score: of what was predicted."""
+    """One row with what is true and what was predicted. picture: a path inside the artifact; loss: mean of its tokens that count, in nats."""
 
     row: int
     text: str = ""
-    words: tuple[str, ...] = ()
     picture: str = ""
     true: Said = None
     predicted: Said = None
     probabilities: tuple[float, ...] = ()
-    score: float | None = None
+    loss: float | None = None
     tokens: int | None = None
 
 
@@ -180,8 +179,16 @@ class Curve(Shape):
     precision: tuple[float, ...]
 
 
+class Words(Shape):
+    """Words by their true and their predicted type, the last for none. cut_off: words that the model did not see."""
+
+    cut_off: int = 0
+    types: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
 class Evaluation(Shape):
-    """metrics.json of an evaluate step. main: the metric that models are compared by; errors: the surest first; examples: however they turned out."""
+    """metrics.json of an evaluate step. main: the metric that models are compared by; errors: the surest first."""
 
     task: str = "text-classification"
     split: str = ""
@@ -193,13 +200,13 @@ class Evaluation(Shape):
     classes: tuple[ClassScores, ...] | tuple[Detected, ...] = ()
     curves: tuple[Curve, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+    words: Words | None = None
     baseline: Baseline | None = None
     truncated: Truncated | None = None
     overlap: Overlap | None = None
     calibration: Calibration | None = None
     slices: tuple[Slice, ...] = ()
     errors: tuple[Case, ...] = ()
-    examples: tuple[Case, ...] = ()
 
 
 class TrainPoint(Shape):
@@ -234,11 +241,23 @@ class Latency(Shape):
     p95: float
 
 
+class Answered(Shape):
+    """Rows of an infer step. failed: those without an answer; faults: why."""
+
+    split: str
+    rows: int
+    failed: int = 0
+    truncated: int = 0
+    faults: dict[str, int] = {}
+
+
 class Speed(Shape):
-    """How fast something computed."""
+    """How fast something computed. padding: share of what was computed that was padding; generated: tokens that were made."""
 
     rows_per_second: float
     tokens_per_second: float | None = None
+    generated_per_second: float | None = None
+    padding: float | None = None
 
 
 class EngineSpeed(Shape):

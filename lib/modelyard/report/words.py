@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_LARGE = 1e6
 _JOINERS = "\u200c\u200d"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -27,13 +28,13 @@ def number(value: float) -> str:
 
 
 def four(value: float) -> str:
-    """A share or a score: four digits after the point, all of them written."""
-    return f"{value:.4f}"
+    """A share or a score: four digits after the point, all of them written; a perplexity that has gone astray in few letters."""
+    return f"{value:.4f}" if abs(value) < _LARGE else number(value)
 
 
 def signed(value: float) -> str:
-    """A difference of shares or scores: its sign, and four digits after the point."""
-    return f"{value:+.4f}"
+    """A difference of shares or scores: its sign, and digits as `four` has them."""
+    return f"{'+' if value >= 0 else '-'}{four(abs(value))}"
 
 
 def percent(value: float) -> str:

@@ -48,7 +48,7 @@ LOOKED: dict[str, Any] = {
     ],
 }
 MOVED = {"to": "yard://models/reviews@champion", "digest": "a" * 64, "previous": "b" * 64, "unchanged": False, "gate": None}
-VERDICT = judge({"accuracy": {"value": 0.9, "low": 0.88, "high": 0.92, "n": 900}}, Gate(metrics="score", at_least={"accuracy": 0.8}))
+VERDICT = judge({"accuracy": {"value": 0.9, "low": 0.88, "high": 0.92, "n": 900}}, Gate(metrics="score", at_least={"accuracy": 0.8}), main="accuracy")
 PUBLISHED = {
     "to": "hf://me/reviews",
     "gate": VERDICT.record(),
@@ -120,7 +120,7 @@ def test_a_promotion_says_what_the_name_stands_for() -> None:
 
 def test_a_comparison_with_the_champion_is_a_line_of_the_gate() -> None:
     found = {"value": 0.9, "low": 0.88, "high": 0.92, "n": 900, "difference": {"value": -0.02, "low": -0.03, "high": -0.01, "n": 900}}
-    refused = judge({"accuracy": found}, Gate(metrics="score", not_worse_than_champion=0.01))
+    refused = judge({"accuracy": found}, Gate(metrics="score", not_worse_than_champion=0.01), main="accuracy")
     lines = list(results.text("promote", {"to": "yard://models/reviews@champion", "gate": refused.record()}))
     assert lines[0].endswith("was not moved")
     assert lines[1] == "gate refused: accuracy less the champion's -0.02 (95 % interval -0.03 to -0.01, n = 900); at least -0.01 asked for"
@@ -131,7 +131,9 @@ def test_a_publication_says_where_and_the_gates_lines() -> None:
     assert lines[0] == "hf://me/reviews@v-0123456789: 1 files, 1 MiB, private"
     assert lines[1] == f"revision {'d' * 40}"
     assert lines[2].startswith("gate passed: accuracy 0.9 (95 % interval 0.88 to 0.92, n = 900)")
-    failed = judge({"accuracy": {"value": 0.7, "low": 0.68, "high": 0.72, "n": 900}}, Gate(metrics="score", at_least={"accuracy": 0.8}))
+    failed = judge(
+        {"accuracy": {"value": 0.7, "low": 0.68, "high": 0.72, "n": 900}}, Gate(metrics="score", at_least={"accuracy": 0.8}), main="accuracy"
+    )
     lines = list(results.text("publish", {"to": "hf://me/reviews", "gate": failed.record()}))
     assert lines[0] == "nothing was published to hf://me/reviews"
     assert lines[1].startswith("gate refused: accuracy 0.7 ")

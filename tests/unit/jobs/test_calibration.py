@@ -45,6 +45,14 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(monkeypatch):
     assert 0.88 <= inside / 100 <= 1
 
 
+def test_who_is_as_often_right_as_it_says_is_not_blamed_for_few_answers(monkeypatch):
+    monkeypatch.setattr(calibration.bootstrap, "__defaults__", (300,))
+    errors = [calibration.calibration(*drawn(100, seed), seed=seed).ece for seed in range(40)]
+    assert sum(ece.low == 0 for ece in errors) >= 28
+    assert sum(ece.low > 0.05 for ece in errors) <= 2
+    assert all(ece.low <= ece.value <= ece.high for ece in errors)
+
+
 def test_words_of_one_document_are_drawn_together():
     rng = np.random.default_rng(1)
     right = np.repeat(rng.random(40) < 0.7, 50)  # all words of a document are right, or none

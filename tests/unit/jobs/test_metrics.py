@@ -69,6 +69,29 @@ def test_the_bootstrap_agrees_with_resampled_rows():
     assert metric.n == 300
 
 
+def test_a_draw_without_a_rare_class_is_no_draw_in_which_it_was_wrong():
+    """Every class once, and all right: of 20 classes a draw holds about 13."""
+    every = measured(range(20), range(20), 20).metrics
+    assert {(metric.low, metric.high) for name, metric in every.items() if name != "accuracy"} == {(1, 1)}
+    true = np.repeat(np.arange(20), [200, *([1] * 19)])
+    predicted = np.where(np.arange(219) % 10 == 0, 0, true)
+    for average in (measured(true, predicted, 20).metrics[name] for name in ("precision_macro", "recall_macro", "f1_macro")):
+        assert average.low < average.value < average.high
+    less = classification.differences(true, true, predicted, 20, seed=1)["f1_macro"]
+    assert less.low < less.value < less.high
+
+
+def test_of_a_class_that_occurs_nowhere_nothing_is_known():
+    absent = measured([0, 1, 1], [0, 1, 0], 3).classes[2]
+    assert [(metric.value, metric.low, metric.high, metric.n) for metric in (absent.precision, absent.recall, absent.f1)] == [(0, 0, 1, 0)] * 3
+
+
+def test_a_thousand_classes_take_moments():
+    true = np.random.default_rng(0).integers(0, 1000, 3000)
+    result = measured(true, np.where(np.arange(3000) % 5 == 0, 0, true), 1000)
+    assert result.metrics["f1_macro"].low <= result.metrics["f1_macro"].value < result.metrics["f1_macro"].high
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     inside = [metric.low <= 0.8 <= metric.high for metric in (interval.wilson(int(rng.binomial(200, 0.8)), 200) for _ in range(1000))]

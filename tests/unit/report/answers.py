@@ -13,7 +13,7 @@ from modelyard.yard.runs import Run
 from tests.unit.report import example
 from tests.unit.report.example import proportion
 
-WORDS = ("Send", "it", "to", "Ada", "Lovelace", ",", "12", "St", "James", "Square", ",", "London", "by", "Friday", "<b>noon</b>", "please")
+TEXT = "Send it to Ada Lovelace, 12 St James Square, London by Friday <b>noon</b> please"
 HOME = "pictures/000007.png"
 
 
@@ -22,7 +22,11 @@ def around(value: float, half: float, n: int) -> dict[str, Any]:
 
 
 def span(start: int, end: int, label: str) -> dict[str, Any]:
-    return {"start": start, "end": end, "label": label, "score": 0.9}
+    return {"start": start, "end": end, "label": label, "words": [0, 1]}
+
+
+def stands(part: str, label: str, text: str = TEXT) -> dict[str, Any]:
+    return span(text.index(part), text.index(part) + len(part), label)
 
 
 def picture(size: tuple[int, int] = (320, 200), text: str = "") -> bytes:
@@ -39,12 +43,13 @@ def picture(size: tuple[int, int] = (320, 200), text: str = "") -> bytes:
 def common(task: str, main: str, metrics: dict[str, Any], n: int) -> dict[str, Any]:
     rows = {"split": n, "usable": n, "evaluated": n, "faults": {}, "seed": None}
     overlap = {"split": "train", "rows": 0, "share": 0.0}
-    return {"schema": 2, "task": task, "split": "test", "main": main, "rows": rows, "labels": [], "metrics": metrics, "overlap": overlap}
+    return {"schema": 1, "task": task, "split": "test", "main": main, "rows": rows, "labels": [], "metrics": metrics, "overlap": overlap}
 
 
 def spans() -> dict[str, Any]:
-    true = [span(3, 5, "PERSON"), span(6, 10, "STREET"), span(11, 12, "CITY")]
-    predicted = [span(3, 5, "PERSON"), span(6, 9, "STREET"), span(13, 14, "DATE")]
+    true = [stands("Ada Lovelace", "PERSON"), stands("12 St James Square", "STREET"), stands("London", "CITY")]
+    predicted = [stands("Ada Lovelace", "PERSON"), stands("12 St James", "STREET"), stands("Friday", "DATE")]
+    short = "Ada lives in London."
     names = ("precision", "recall", "f1", "f1_macro")
     scores = [
         {"label": label, "support": 120, "predicted": 118, **{name: proportion(value, 120) for name in names[:3]}}
@@ -54,11 +59,16 @@ def spans() -> dict[str, Any]:
         **common("token-classification", "f1", {name: proportion(0.861, 300) for name in (*names, "token_accuracy")}, 300),
         "labels": ["O", "B-CITY", "I-CITY", "B-PERSON", "I-PERSON", "B-STREET", "I-STREET"],
         "classes": scores,
-        "slices": [{"by": "length", "unit": "words", "metric": "f1", "parts": [part("1 to 8", 190, 0.9), part("9 to 16", 110, 0.78)]}],
-        "errors": [{"row": 17, "words": WORDS, "true": true, "predicted": predicted}],
-        "examples": [
-            {"row": 0, "words": WORDS, "true": true, "predicted": true},
-            {"row": 1, "text": "Ada lives in London.", "true": [span(0, 3, "PERSON"), span(13, 19, "CITY")], "predicted": [span(0, 3, "PERSON")]},
+        "words": {
+            "evaluated": 3000,
+            "cut_off": 17,
+            "types": ["CITY", "PERSON", "STREET", "O"],
+            "confusion": [[280, 2, 8, 10], [0, 310, 0, 20], [9, 1, 520, 40], [4, 6, 10, 1780]],
+        },
+        "slices": [{"by": "length", "unit": "tokens", "metric": "right", "parts": [part("1 to 8", 190, 0.9), part("9 to 16", 110, 0.78)]}],
+        "errors": [
+            {"row": 17, "text": TEXT, "true": true, "predicted": predicted},
+            {"row": 1, "text": short, "true": [stands("London", "CITY", short)], "predicted": []},
         ],
     }
 
@@ -79,8 +89,10 @@ def detection() -> dict[str, Any]:
         "truncated": {"rows": 0, "share": 0.0, "max_length": 256},
         "classes": classes,
         "curves": [curve(each["label"], 1.6 + place / 2) for place, each in enumerate(classes)],
-        "errors": [{"row": 7, "picture": HOME, "true": [box], "predicted": found}],
-        "examples": [{"row": 0, "picture": "pictures/000000.png", "true": [box, box], "predicted": []}],
+        "errors": [
+            {"row": 7, "picture": HOME, "true": [box], "predicted": found},
+            {"row": 0, "picture": "pictures/000000.png", "true": [box, box], "predicted": []},
+        ],
     }
 
 
@@ -103,7 +115,7 @@ def images() -> dict[str, Any]:
     errors = [{**each, "picture": f"pictures/{place}.png"} for place, each in enumerate(found["errors"])]
     return {
         **found,
-        "schema": 2,
+        "schema": 1,
         "task": "image-classification",
         "main": "accuracy",
         "errors": errors,

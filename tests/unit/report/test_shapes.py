@@ -41,7 +41,7 @@ def test_metrics() -> None:
 def test_a_gate(floor: float) -> None:
     asked = Gate(metrics="score", at_least={"accuracy": floor}, not_worse_than_champion=0.01, sure=True)
     less = asdict(interval.Metric(0.02, -0.005, 0.04, 100, "bootstrap"))
-    verdict = gate.judge({"accuracy": {**asdict(interval.wilson(80, 100)), "difference": less}}, asked)
+    verdict = gate.judge({"accuracy": {**asdict(interval.wilson(80, 100)), "difference": less}}, asked, main="accuracy")
     found = read(shapes.Release, {"to": "hf://me/m", "gate": verdict.record()})
     assert found.gate
     assert found.gate.passed is (floor == 0.5)
@@ -117,5 +117,7 @@ def test_boxes() -> None:
     ],
 )
 def test_rows_of_every_task(compared: dict[str, Any], kind: type) -> None:
-    found = read(shapes.Case, {"row": 3, "text": "said", **compared}).predicted
+    case = read(shapes.Case, {"row": 3, "text": "said", **compared})
+    found = case.predicted
+    assert case.loss == compared.get("loss")
     assert isinstance(found[0] if isinstance(found, tuple) and kind is not tuple else found, kind)

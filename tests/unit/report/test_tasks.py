@@ -46,43 +46,57 @@ def test_a_run_of_every_task(yard: Yard) -> None:
 def test_spans_are_marked_in_their_text(yard: Yard) -> None:
     found = page(yard, answers.spans())
     sealed(found)
-    assert found.tags.count("mark") == 3 + 3 + 3 + 2 + 1, "a row that is right is written once"
+    assert found.tags.count("mark") == 3 + 3 + 1
     for wanted in (
         "true Send it to Ada Lovelace PERSON , 12 St James Square STREET missed , London CITY missed by Friday <b>noon</b> please",
-        "predicted Send it to Ada Lovelace PERSON , 12 St James STREET wrong Square , London by Friday DATE wrong <b>noon</b> please",
-        "Ada PERSON lives in London CITY missed .",
+        "predicted Send it to Ada Lovelace PERSON , 12 St James STREET wrong Square, London by Friday DATE wrong <b>noon</b> please",
+        "Ada lives in London CITY missed .",
         "By type",
-        "F1 by length, 95 %",
-        "1 to 8 words",
+        "Share of right rows by length, 95 %",
+        "A text is right where all of its spans are found, and no others.",
+        "1 to 8 tokens",
         "STREET 120 118 0.7900",
     ):
         assert wanted in found.text, wanted
 
 
+def test_words_are_counted_by_their_true_and_their_predicted_type(yard: Yard) -> None:
+    found = page(yard, answers.spans())
+    assert "Confusion matrix of words" in found.text
+    assert "Words, and their share of the true type's words." in found.text
+    assert "17 words were cut off: spans in them count as missed" in found.text
+    assert "STREET taken for CITY: 9 (1.6 %)" in found.text
+    assert "520" in found.text
+    assert "91.2 %" in found.text
+
+
 def test_words_that_are_longer_than_the_page_wants_are_cut() -> None:
     case = shapes.Case.model_validate(
-        {"row": 0, "text": "x" * 5000, "true": [answers.span(1, 4000, "A"), answers.span(4500, 4600, "B")], "predicted": []}
+        {"row": 0, "text": "x" * 5000, "true": [answers.span(1, 4000, "A"), answers.span(4500, 4600, "B")], "predicted": [answers.span(1, 4000, "A")]}
     )
     found = marked(case)
     assert found
-    assert [piece.kind for piece in found.true] == ["plain", "wrong", "plain"]
-    assert sum(len(piece.text) for piece in found.true) == LETTERS + 2
-    assert found.predicted == (Piece("x" * LETTERS), Piece(" …"))
+    assert [piece.kind for piece in found.true] == ["plain", "plain", "wrong", "plain", "plain"]
+    assert [len(piece.text) for piece in found.true] == [2, 100, 100, LETTERS - 200, 2], "what is wrong is on the page"
+    assert found.predicted == (Piece("… "), Piece("x" * LETTERS), Piece(" …"))
+    long = shapes.Case.model_validate({"row": 0, "text": "x" * 5000, "true": [answers.span(1, 4000, "A")], "predicted": []})
+    found = marked(long)
+    assert found
+    assert found.true == (Piece("x"), Piece("x" * (LETTERS - 1), "A", found=False), Piece(" …"))
 
 
 @pytest.mark.parametrize(("start", "end"), [(3, 3), (-1, 2), (5, 2), (99, 120)])
 def test_a_span_that_is_none_is_left_out(start: int, end: int) -> None:
-    found = marked(shapes.Case.model_validate({"row": 0, "words": ["a", "b", "c"], "true": [answers.span(start, end, "A")], "predicted": []}))
+    found = marked(shapes.Case.model_validate({"row": 0, "text": "a b c", "true": [answers.span(start, end, "A")], "predicted": []}))
     assert found
     assert found.true == (Piece("a b c"),)
 
 
 def test_spans_that_overlap_are_marked_once() -> None:
-    spans = [answers.span(0, 2, "A"), answers.span(1, 3, "B")]
-    found = marked(shapes.Case.model_validate({"row": 0, "words": ["a", "b", "c"], "true": spans, "predicted": spans}))
+    spans = [answers.span(0, 3, "A"), answers.span(2, 5, "B")]
+    found = marked(shapes.Case.model_validate({"row": 0, "text": "a b c", "true": spans, "predicted": spans}))
     assert found
-    assert [(piece.text, piece.label) for piece in found.true] == [("a b", "A"), (" ", ""), ("c", "")]
-    assert found.alike
+    assert [(piece.text, piece.label) for piece in found.true] == [("a b", "A"), (" c", "")]
 
 
 def test_boxes_are_shown_as_pictures_of_the_page(yard: Yard) -> None:
@@ -117,6 +131,41 @@ def test_a_language_model_has_its_perplexity_on_a_scale_of_its_own(yard: Yard) -
         assert wanted in found.text, wanted
 
 
+def test_differences_in_other_units_have_scales_of_their_own(yard: Yard) -> None:
+    document = answers.language()
+    for metric, less in zip(document["metrics"].values(), (0.2, -3.1, 0.01), strict=True):
+        metric["difference"] = answers.around(less, abs(less) / 10, 200)
+    document["against"] = {"digests": {"model": "a1" * 32, "against": "b2" * 32}, "metrics": document["metrics"]}
+    found = page(yard, document)
+    assert "Better than the other model: log likelihood +0.2000" in found.text
+    assert found.text.count("Differences on the same rows, 95 % intervals") == 3
+    assert found.text.count("Less is better.") == 1
+    names = [value for name, value in found.attributes if name == "aria-label" and value.startswith("Differences of") and "with" in value]
+    assert [name.partition(" with")[0] for name in names] == [
+        "Differences of log likelihood of score",
+        "Differences of token accuracy of score",
+        "Differences of perplexity of score",
+    ]
+
+
+def test_a_model_that_has_gone_astray_has_a_page_that_can_be_read(yard: Yard) -> None:
+    document = answers.language()
+    astray = {**answers.around(1e304, 1e303, 200), "difference": answers.around(-1e304, 1e303, 200)}
+    document["metrics"]["perplexity"] = astray
+    document["against"] = {"digests": {"model": "a1" * 32, "against": "b2" * 32}, "metrics": {"perplexity": astray}}
+    found = page(yard, document)
+    assert "perplexity 1e+304 9e+303 to 1.1e+304" in found.text
+    assert not re.search(r"\d{20}\.", found.text)
+
+
+def test_a_masked_token_is_shown_with_its_loss(yard: Yard) -> None:
+    document = answers.language() | {"task": "fill-mask"}
+    document["errors"] = [{"row": 2, "text": "the cat sat", "true": ["cat"], "predicted": ["dog"], "loss": 6.25}]
+    found = page(yard, document)
+    assert "cat taken for dog loss 6.25 per token row 2 the cat sat" in found.text
+    assert "A text is right where each hidden token was the likeliest in its place." in found.text
+
+
 def test_images_have_thumbnails_and_probabilities_their_reliability(yard: Yard) -> None:
     found = page(yard, answers.images(), {f"pictures/{place}.png": answers.picture((96, 96)) for place in range(2)})
     sealed(found)
@@ -145,7 +194,7 @@ def test_images_have_thumbnails_and_probabilities_their_reliability(yard: Yard) 
 )
 def test_what_is_no_picture_is_not_shown(yard: Yard, path: str, data: bytes, why: str) -> None:
     document = answers.detection()
-    document["errors"][0]["picture"], document["examples"] = path, []
+    document["errors"] = [{**document["errors"][0], "picture": path}]
     found = page(yard, document, {"pictures/a.png": data or b"x"})
     sealed(found)
     assert sources(found) == []
@@ -168,16 +217,58 @@ def test_pictures_are_bounded_in_number_and_size(yard: Yard, monkeypatch: pytest
     assert list(Album([]).of("score", made, names)) == names[:1]
 
 
+def test_an_inference_says_how_fast_it_was_and_shows_its_pictures(yard: Yard) -> None:
+    build = example.Builder(yard)
+    pictures = {f"pictures/{row}.png": answers.picture() for row in (0, 9, 10, *range(100, 112))}
+    made = build.artifact("dataset", {"data/test-00000-of-00001.jsonl": b"{}", **pictures})
+    details = {
+        "rows": {"split": "test", "rows": 400, "failed": 3, "truncated": 7, "faults": {HOSTILE: 3}},
+        "speed": {"rows": 400, "rows_per_second": 812.25, "tokens_per_second": 20100.0, "generated_per_second": 512.5, "padding": 0.043},
+    }
+    build.step("seen", "infer", {"model": "m", "data": "d"}, made=made, details=details)
+    found = rendered(yard, build.end())
+    sealed(found)
+    for wanted in (
+        "split test: 400 rows, 397 with an answer",
+        f"without one: 3 rows, {HOSTILE}",
+        "7 rows were cut",
+        "812.2 rows, 20,100 tokens a second; 512 tokens generated a second; 4.3 % of what was computed was padding",
+    ):
+        assert wanted in found.text, wanted
+    assert len(sources(found)) == 12
+    assert [value for name, value in found.attributes if name == "alt"][:4] == [f"row {row} with its answer" for row in (0, 9, 10, 100)]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "unit"), [("token-classification", "text", "tokens"), ("object-detection", "image", "patches of 16 x 16 pixels")]
+)
+def test_what_a_training_is_told_about_is_named_by_its_task(yard: Yard, task: str, row: str, unit: str) -> None:
+    build = example.Builder(yard)
+    train = [{"step": step, "loss": 1.0, "lr": 1e-4} for step in range(3)]
+    details = {
+        "history": {"train": train},
+        "rows": {"split": 90, "train": 80, "validation": 10},
+        "speed": {"rows_per_second": 5.0, "tokens_per_second": 980.0},
+    }
+    made = build.artifact("model", {"model.safetensors": b"x"})
+    build.step("tuned", "finetune", {"model": "m", "data": "d", "task": task}, made=made, details=details)
+    found = rendered(yard, build.end())
+    assert f"No validation {row} stands in the rows that were trained on." in found.text
+    assert f"5.0 rows, 980 {unit} a second" in found.text
+
+
 def test_hostile_texts_of_every_task(yard: Yard) -> None:
     document: Any = json.loads(json.dumps([answers.spans(), answers.detection(), answers.language(), answers.images()]))
     build = example.Builder(yard)
     for place, each in enumerate(document):
         each["labels"] = [HOSTILE] * len(each["labels"])
-        for case in each["errors"] + each.get("examples", []):
-            case |= {"text": HOSTILE, "words": [HOSTILE] * len(case.get("words", [])), "picture": HOSTILE}
+        for case in each["errors"]:
+            case |= {"text": HOSTILE, "picture": HOSTILE}
             for side in ("true", "predicted"):
                 found = case.get(side)
                 case[side] = [{**one, "label": HOSTILE, "category": HOSTILE} for one in found] if isinstance(found, list) else HOSTILE
+        if "words" in each:
+            each["words"]["types"] = [HOSTILE] * len(each["words"]["types"])
         for one in [*each.get("classes", []), *each.get("curves", [])]:
             one["label"] = HOSTILE
         for one in each.get("slices", []):

@@ -21,6 +21,14 @@ def test_percent(value: float, shown: str) -> None:
     assert words.percent(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown", "less"),
+    [(0.5, "0.5000", "+0.5000"), (-12.25, "-12.2500", "-12.2500"), (0.0, "0.0000", "+0.0000"), (1e304, "1e+304", "+1e+304")],
+)
+def test_scores_and_their_differences(value: float, shown: str, less: str) -> None:
+    assert (words.four(value), words.signed(value)) == (shown, less)
+
+
 @pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (1.31e-6, "1.3\u00d710⁻⁶"), (1e-4, "1\u00d710⁻⁴"), (0.5, "0.5"), (2.5e4, "2.5\u00d710⁴")])
 def test_small(value: float, shown: str) -> None:
     assert words.small(value) == shown
