@@ -76,7 +76,8 @@ def parse(data: bytes | str, name: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise Usage("this is not YAML", where=f"{name}:{mark.line + 1}" if mark else name, why=problem, remedy="correct the line") from error
+        remedy = "indent with blanks, not with tabs" if r"'\t'" in problem else "correct the line"
+        raise Usage("this is not YAML", where=f"{name}:{mark.line + 1}" if mark else name, why=problem, remedy=remedy) from error
     lines: dict[Location, int] = {}
     value = None if node is None else _Reader(name, lines).value(node, ())
     return Document(name, value, lines)

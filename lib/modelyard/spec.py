@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from modelyard import document, refs
 from modelyard.document import Document, Location, field_path
@@ -121,8 +122,8 @@ def from_document(doc: Document, base: Path | None = None) -> Pipeline:
         steps = {}
     resources = _model(Resources, root.get("resources") or {}, ("resources",), problems)
     parsed = {key: step for key, value in steps.items() if (step := _step(value, ("steps", key), problems))}
-    if not problems and isinstance(name, str):
-        _, problems = _checked(name, parsed, base)
+    if steps:  # a name that is none was told above
+        problems += _checked(name if isinstance(name, str) else "a", parsed, base, steps.keys() - parsed.keys())[1]
     if problems or not isinstance(name, str) or resources is None:
         raise _usage(problems, doc.at)
     return Pipeline(name, parsed, resources, base)
@@ -151,6 +152,11 @@ _Problem = tuple[Location, str, str]
 """Where, what, remedy."""
 
 _TOP = ("name", "resources", "steps")
+
+_PYDANTIC = re.compile(r"^Value error, |^(?:Input|String|Tuple) (?=should )")
+"""How its messages begin, which says nothing to who wrote the file."""
+_SHAPES = {"model_type": "should be a mapping", "dict_type": "should be a mapping", "tuple_type": "should be a list"}
+"""What it calls otherwise than YAML does."""
 
 
 def _step(value: Any, location: Location, problems: list[_Problem]) -> Step | None:
@@ -191,23 +197,39 @@ def explain(errors: ValidationError, model: type[BaseModel], location: Location 
     found = []
     for error in errors.errors(include_url=False):
         place = tuple(part for part in error["loc"] if isinstance(part, str | int))
-        last, kind = str(place[-1]) if place else "", error["type"]
-        known = [name for name in model.model_fields if name != "resources"]
+        kind, (settings, name) = error["type"], _setting(model, place)
+        described = info.description if (info := settings.model_fields.get(name)) else None
+        remedy = f"{name}: {described}" if described else ""
         if kind == "extra_forbidden":
-            found.append(((*location, *place), f"unknown setting {last!r}", suggest(last, known)))
+            remedy = suggest(name, [known for known in settings.model_fields if known != "resources"])
+            found.append(((*location, *place), f"unknown setting {name!r}", remedy))
         elif kind == "missing":
-            found.append((location, f"{last!r} is missing", _described(model, last)))
+            found.append(((*location, *place[:-1]), f"{name!r} is missing", remedy))
         else:
             given = error.get("input")
-            shown = f", not {_short(given)}" if kind not in ("ref", "one", "input") and isinstance(given, str | int | float | bool | None) else ""
-            message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
-            found.append(((*location, *place), message + shown, _described(model, str(place[0])) if place else ""))
+            message = _SHAPES.get(kind) or _PYDANTIC.sub("", error["msg"])
+            told = kind in ("ref", "one", "input") or (isinstance(given, str) and repr(given) in message)
+            if not told and isinstance(given, str | int | float | bool | None):
+                message += f", not {_short(given)}"
+            found.append(((*location, *place), message, _misspelt(error) or remedy))
     return found
 
 
-def _described(model: type[BaseModel], name: str) -> str:
-    info = model.model_fields.get(name)
-    return f"{name}: {info.description}" if info and info.description else ""
+def _setting(model: type[BaseModel], place: Location) -> tuple[type[BaseModel], str]:
+    """The settings that an error is about, and which of them: what is in a gate is the gate's."""
+    name = str(place[0]) if place else ""
+    kind = model.model_fields[name].annotation if name in model.model_fields else None
+    inner = next((one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return _setting(inner, place[1:]) if inner and len(place) > 1 else (model, name)
+
+
+def _misspelt(error: ErrorDetails) -> str:
+    """The word of a closed list that was meant, where one differs from what was given by a letter or two."""
+    import difflib  # late: only who has erred pays for it
+
+    given, allowed = error["input"], re.findall("'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
+    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.85) if isinstance(given, str) else []
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _short(value: object) -> str:
@@ -215,17 +237,17 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _checked(name: str, steps: Mapping[str, Step], base: Path | None) -> tuple[Mapping[str, Step], list[_Problem]]:
-    """Steps whose inputs are all names, and what is wrong with them."""
-    problems = list(_check_names(name, steps))
+def _checked(name: str, steps: Mapping[str, Step], base: Path | None, unread: Collection[str] = ()) -> tuple[Mapping[str, Step], list[_Problem]]:
+    """Steps whose inputs are all names, and what is wrong with them. unread: names of further steps, of which no more is known."""
+    problems = list(_check_names(name, [*steps, *unread]))
     if problems:
         return steps, problems
     linked, problems = _linked(steps, base or Path.cwd())
-    return linked, [*problems, *_check_inputs(linked)]
+    return linked, [*problems, *_check_inputs(linked, unread)]
 
 
-def _check_names(name: str, steps: Mapping[str, Step]) -> Iterator[_Problem]:
-    remedy = "lower-case letters, digits and '-', starting with a letter"
+def _check_names(name: str, steps: Collection[str]) -> Iterator[_Problem]:
+    remedy = "lower-case letters, digits and '-', beginning with a letter and not ending with '-'"
     if not _NAME.fullmatch(name):
         yield ("name",), f"{name!r} cannot be a pipeline's name", remedy
     for step in steps:
@@ -273,24 +295,27 @@ def _absolute(ref: str, base: Path) -> str:
     return str((base / ref).absolute()) if isinstance(refs.parse(ref), refs.PathRef) else ref
 
 
-def _check_inputs(steps: Mapping[str, Step]) -> Iterator[_Problem]:
+def _check_inputs(steps: Mapping[str, Step], unread: Collection[str]) -> Iterator[_Problem]:
     needs: dict[str, set[str]] = {}
     for name, step in steps.items():
         for place, source in step.sources().items():
             kind, location = step.inputs[place], ("steps", name, step.verb, *place.split("."))
-            if not isinstance(source, str) or not refs.is_step_name(source):
-                continue  # reported when it was linked
+            if not isinstance(source, str) or not refs.is_step_name(source) or source in unread:
+                continue  # reported when it was linked, or read
             if source not in steps:
-                yield location, f"there is no step {source!r}", suggest(source, steps) + "; a ref has a scheme, a path starts with ./ or /"
+                remedy = suggest(source, [*steps, *unread]) + "; a ref has a scheme, a path starts with ./ or /"
+                yield location, f"there is no step {source!r}", remedy
             elif (made := steps[source].makes()) != kind:
                 yield location, f"{source!r} makes {_a(made)}; `{place}` takes {_a(kind)}", "name another step"
             else:
                 needs.setdefault(name, set()).add(source)
-        if isinstance(step, Promote | Publish) and step.gate and step.gate.compares:
-            measured = steps.get(str(step.gate.metrics))
-            if isinstance(measured, Evaluate) and measured.against is None:
+        if isinstance(step, Promote | Publish) and step.gate and isinstance(measured := steps.get(str(step.gate.metrics)), Evaluate):
+            location, measures = ("steps", name, step.verb, "gate"), measured.measures()
+            for metric in (metric for metric in step.gate.at_least if metric not in measures):
+                yield (*location, "at_least", metric), f"{str(step.gate.metrics)!r} measures no {metric!r}", suggest(metric, measures)
+            if step.gate.compares and measured.against is None:
                 what = f"{str(step.gate.metrics)!r} measures one model alone: there is no champion to be compared with"
-                yield ("steps", name, step.verb, "gate", "not_worse_than_champion"), what, "give it `against: yard://models/NAME@champion`"
+                yield (*location, "not_worse_than_champion"), what, "give it `against: yard://models/NAME@champion`"
     try:
         TopologicalSorter({name: sorted(sources) for name, sources in needs.items()}).prepare()
     except CycleError as error:

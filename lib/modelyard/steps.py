@@ -422,6 +422,10 @@ class Evaluate(_Engine):
     label: str | None = Field(None, description="column of the label, of the words' labels, or of the objects; default: found by name")
     slice_by: str | None = Field(None, description="column whose values are measured apart, beside slices by length")
 
+    def measures(self) -> tuple[str, ...]:
+        """The metrics that it has, the main one first; where no task is named, those of all tasks."""
+        return tuple(dict.fromkeys(name for task, names in MEASURED.items() if self.task in (task, None) for name in names))
+
 
 class Infer(_Engine):
     """Run a model over rows; a data set of predictions in the order of the rows."""

@@ -79,6 +79,12 @@ def test_what_is_no_document_is_refused_with_its_place(text: str, part: str) -> 
     assert part in f"{caught.value}"
 
 
+def test_a_tab_is_named() -> None:
+    with pytest.raises(Usage) as caught:
+        document.parse("name: a\nsteps:\n\tb: {}\n", "f.yaml")
+    assert (caught.value.where, caught.value.remedy) == ("f.yaml:3", "indent with blanks, not with tabs")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(NoInput, match="no such file"):
         document.read(tmp_path / "none.yaml")

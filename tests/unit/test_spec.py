@@ -169,6 +169,41 @@ def test_all_errors_of_a_file_are_told_at_once() -> None:
     assert [line.split(": ")[0] for line in lines] == ["f.yaml:3", "f.yaml:11", "f.yaml:16"]
 
 
+def test_a_step_that_cannot_be_read_hides_nothing_of_the_others() -> None:
+    """Its name is a step's all the same: who takes it as an input is not told that it is not there."""
+    with pytest.raises(Usage) as caught:
+        load(GOOD.replace("epochs: 2", "epochs: two").replace("rows: 2000}", "rows: 2000}\n  other: {export: {model: tuned, parity: revews}}"))
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["f.yaml:11", "f.yaml:17"]
+    assert "there is no step 'revews' (did you mean 'reviews'?" in lines[1]
+    with pytest.raises(Usage) as caught:
+        load(GOOD.replace("epochs: 2", "epochs: two").replace("movie-sentiment", "Movies"))
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == ["f.yaml:11", "f.yaml:2"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what", "remedy"),
+    [
+        ("memory: 16 gigs", "'16 gigs' is no amount of memory; write it as 512Mi or 16Gi", "memory: "),
+        ("time_limit: soon", "'soon' is no duration; write it as 90s, 15m, 1h or 2d", "time_limit: "),
+        ("fallback: gpu", "should be 'cpu', not 'gpu'", "fallback: "),
+        ("gpu_model: ''", "should have at least 1 character, not ''", "gpu_model: "),
+    ],
+)
+def test_what_was_given_is_said_once(wrong: str, what: str, remedy: str) -> None:
+    with pytest.raises(Usage) as caught:
+        load(GOOD.replace("memory: 16Gi", wrong))
+    assert caught.value.what == what
+    assert caught.value.remedy.startswith(remedy)
+
+
+def test_a_word_that_is_misspelt_gets_the_one_that_was_meant() -> None:
+    for task, remedy in {"text-clasification": "did you mean 'text-classification'?", "zero-shot-classification": "task: what"}.items():
+        with pytest.raises(Usage) as caught:
+            load(GOOD.replace("epochs: 2", f"task: {task}"))
+        assert caught.value.remedy.startswith(remedy)
+
+
 def test_a_foreign_step_object_is_named() -> None:
     with pytest.raises(Usage, match="not one of the pipeline's"):
         Pipeline("a", {"e": Infer(model=Fetch(model="hf://o/n"), data="./x.csv")})
@@ -204,6 +239,40 @@ COMPARED = (
     GOOD.replace("score:\n    evaluate: {model: tuned,", "score:\n    evaluate: {model: tuned, against: yard://models/reviews@champion,")
     + "  champion:\n    promote: {model: tuned, to: yard://models/reviews@champion, gate: {metrics: score, not_worse_than_champion: 0.01}}\n"
 )
+
+
+def test_a_gate_names_metrics_that_its_step_measures() -> None:
+    """Said before anything is trained; without a task any task's may be meant."""
+    gated = GOOD + "  champion:\n    promote: {model: tuned, to: yard://models/reviews@champion, gate: {metrics: score, at_least: {METRIC: 0.5}}}\n"
+    of_task = gated.replace("evaluate: {model", "evaluate: {task: text-classification, model")
+    for text, metric in ((gated, "accuracy"), (gated, "map"), (of_task, "f1_macro")):
+        assert load(text.replace("METRIC", metric)).steps["champion"]
+    for text, metric, remedy in ((gated, "acuracy", "did you mean 'accuracy'?"), (of_task, "map", "known are accuracy, ")):
+        with pytest.raises(Usage) as wrong:
+            load(text.replace("METRIC", metric))
+        assert (wrong.value.what, wrong.value.where.partition(": ")[2]) == (
+            f"'score' measures no {metric!r}",
+            f"steps.champion.promote.gate.at_least.{metric}",
+        )
+        assert wrong.value.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("gate", "where", "what", "remedy"),
+    [
+        ("{metric: score, metrics: score, at_least: {accuracy: 0.5}}", "gate.metric", "unknown setting 'metric'", "did you mean 'metrics'?"),
+        ("{metrics: score, at_leest: {accuracy: 0.5}}", "gate.at_leest", "unknown setting 'at_leest'", "did you mean 'at_least'?"),
+        ("{at_least: {accuracy: 0.5}}", "gate", "'metrics' is missing", "metrics: the evaluate step that measured it"),
+        ("{metrics: score, at_least: {accuracy: high}}", "gate.at_least.accuracy", "should be a valid number, not 'high'", "at_least: metric -> "),
+        ("{metrics: score, at_least: 0.8}", "gate.at_least", "should be a mapping, not 0.8", "at_least: metric -> "),
+        ("0.8", "gate", "should be a mapping, not 0.8", "gate: what has to hold first"),
+    ],
+)
+def test_what_is_wrong_in_a_gate_is_said_of_the_gate(gate: str, where: str, what: str, remedy: str) -> None:
+    with pytest.raises(Usage) as wrong:
+        load(GOOD + f"  champion:\n    promote: {{model: tuned, to: yard://models/reviews@champion, gate: {gate}}}\n")
+    assert (wrong.value.where, wrong.value.what) == (f"f.yaml:18: steps.champion.promote.{where}", what)
+    assert wrong.value.remedy.startswith(remedy)
 
 
 def test_the_model_that_is_compared_with_is_an_input() -> None:

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator
 from statistics import NormalDist
 
-from modelyard.errors import Usage, suggest
+from modelyard.errors import Usage
 from modelyard.gate import POWER, passing_value
-from modelyard.steps import MEASURED, Evaluate, Export, Gate, Promote, Publish
+from modelyard.steps import Evaluate, Export, Gate, Promote, Publish
 from modelyard_jobs.preflight.row import Row
 from modelyard_jobs.preflight.subject import Subject
 
@@ -30,17 +30,13 @@ def rows(subject: Subject) -> Iterator[Row]:
                 yield from _other(subject, name, step, measured)
                 for metric, floor in step.gate.at_least.items():
                     yield line(name, step.gate, measured, metric, floor)
-                for metric in step.gate.compared(_metrics(measured)[0]):
+                for metric in step.gate.compared(measured.measures()[0]):
                     yield _compared(name, step.gate, measured, metric)
 
 
 def line(name: str, gate: Gate, measured: Evaluate, metric: str, floor: float) -> Row:
     """The row of one line of a gate."""
     check, needed = f"gate of {name}", f"{metric} at least {floor:g}" + (", the interval's lower end" if gate.sure else "")
-    metrics = _metrics(measured)
-    if metric not in metrics:
-        reason = f"evaluate measures {', '.join(metrics)}"
-        return Row.bad(check, Usage, soft=False, found=f"no metric {metric!r}", needed=needed, reason=reason, remedy=suggest(metric, metrics))
     if measured.rows is None:
         reason = f"{gate.metrics} measures all rows of {measured.split!r}, whose number is not known here; with `rows: N` it could be said"
         return Row(check, "not known", needed, reason)
@@ -65,13 +61,6 @@ def _compared(name: str, gate: Gate, measured: Evaluate, metric: str) -> Row:
     half = NormalDist().inv_cdf(0.975) * math.sqrt(APART / measured.rows)
     reason = f"where two models answer {APART:.0%} of {measured.rows} rows differently, the difference is known to about {half:.3f} either way"
     return Row(f"gate of {name}", f"{half:.3f} either way", needed, reason)
-
-
-def _metrics(measured: Evaluate) -> tuple[str, ...]:
-    """What the step measures; without a named task all that any task has."""
-    if measured.task is not None:
-        return MEASURED[measured.task]
-    return tuple(dict.fromkeys(name for names in MEASURED.values() for name in names))
 
 
 def _other(subject: Subject, name: str, step: Promote | Publish, measured: Evaluate) -> Iterator[Row]:
