@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", choices=encoders.SIZES, default="minilm")
-    parser.add_argument("--budgets", action="store_true", help="measure our engine under each token budget instead, on 16 times as many texts in all")
+    parser.add_argument("--budgets", action="store_true", help="measure our engine under each token budget instead, on twice as many texts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
@@ -250,7 +250,7 @@ def agree(answers: Mapping[str, Answers], exact: set[str]) -> bool:
 
 
 def budgets(runners: Mapping[str, Any], options: argparse.Namespace) -> int:
-    """Our engine under each budget, on as many texts as a window holds; to choose CPU_BUDGET by."""
+    """Our engine under each budget, on twice as many texts; to choose CPU_BUDGET by."""
     texts = encoders.texts(options.texts * 2)
     for name, runner in runners.items():
         sides = {f"{name} {budget}": engine_of(runner, budget) for budget in BUDGETS}

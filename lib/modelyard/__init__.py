@@ -12,29 +12,42 @@ if TYPE_CHECKING:
     from modelyard.hubs.cache import fetch
     from modelyard.run.submit import StepFailed, submit
     from modelyard.spec import Pipeline
-    from modelyard.steps import Evaluate, Fetch, Finetune, Infer, Resources
+    from modelyard.steps import Evaluate, Export, Fetch, Finetune, Gate, Infer, Preflight, Promote, Publish, Resources, Search
 
 __version__ = "0.1.0"
 
-__all__ = ["Evaluate", "Fetch", "Finetune", "Infer", "Pipeline", "Resources", "StepFailed", "__version__", "fetch", "submit"]
+__all__ = [
+    "Evaluate",
+    "Export",
+    "Fetch",
+    "Finetune",
+    "Gate",
+    "Infer",
+    "Pipeline",
+    "Preflight",
+    "Promote",
+    "Publish",
+    "Resources",
+    "Search",
+    "StepFailed",
+    "__version__",
+    "fetch",
+    "submit",
+]
 
 _HOMES = {
-    "Evaluate": "modelyard.steps",
-    "Fetch": "modelyard.steps",
-    "Finetune": "modelyard.steps",
-    "Infer": "modelyard.steps",
     "Pipeline": "modelyard.spec",
-    "Resources": "modelyard.steps",
     "StepFailed": "modelyard.run.submit",
     "fetch": "modelyard.hubs.cache",
     "submit": "modelyard.run.submit",
 }
+"""Where names come from that are no step and nothing of one."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'modelyard' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "modelyard.steps")), name)
 
 
 def __dir__() -> list[str]:

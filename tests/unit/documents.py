@@ -21,6 +21,23 @@ def typed(text: str) -> list[str]:
     return [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
 
 
+def mentioned(text: str) -> list[str]:
+    """The commands within a page's sentences and tables, each once; what explain says in brackets behind one is no part of it."""
+    found = re.findall(r"`(modelyard [a-z][^`]*)`", _prose(text))
+    return list(dict.fromkeys(line.replace(r"\|", "|").partition(" (")[0].strip() for line in found))
+
+
+def check_mention(line: str) -> None:
+    """As check_command, of a command with words to it; of one alone, that there is such a command."""
+    words = line.split()
+    command: click.Command = getattr(import_module(f"modelyard.cli.{COMMANDS[words[1]].module}"), words[1])
+    named = words[2:3] if isinstance(command, click.Group) else []
+    if isinstance(command, click.Group) and named:
+        assert named[0] in command.commands
+    if len(words) > 2 + len(named):
+        check_command(line)
+
+
 def check_command(line: str) -> None:
     """Parse one command of modelyard's as the command line would."""
     words = shlex.split(re.split(r" [>|] ", line)[0])

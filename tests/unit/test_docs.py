@@ -7,16 +7,20 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 import yaml
 
 from modelyard import document, errors, spec
 from modelyard.kube.diagnosis import CATEGORIES
 from modelyard.steps import STEPS, Resources
-from tests.unit.documents import PAGES, ROOT, anchors, check_command, links, typed
+from tests.unit.documents import PAGES, ROOT, anchors, check_command, check_mention, links, mentioned, typed
 
 DOCS = ROOT / "docs"
 COMMANDS = [(path.name, line) for path in PAGES[1:] for line in typed(path.read_text()) if line.startswith("modelyard ")]
+
+
+MENTIONED = [(path.name, line) for path in PAGES for line in mentioned(path.read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,24 @@ def test_every_page_is_linked() -> None:
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_commands_parse(page: str, line: str) -> None:
     check_command(line)
+
+
+@pytest.mark.parametrize(("page", "line"), MENTIONED)
+def test_commands_in_sentences_parse(page: str, line: str) -> None:
+    check_mention(line)
+
+
+def test_a_command_that_lacks_a_word_is_found() -> None:
+    assert mentioned("say `modelyard yard put ./x` or `modelyard run FILE \\| cat`, `modelyard wait RUN (soon)`") == [
+        "modelyard yard put ./x",
+        "modelyard run FILE | cat",
+        "modelyard wait RUN",
+    ]
+    for wrong in ("modelyard yard put ./x", "modelyard yard gett", "modelyard run --on kubernetes", "modelyard walk"):
+        with pytest.raises((click.UsageError, AssertionError, KeyError)):
+            check_mention(wrong)
+    for right in ("modelyard yard", "modelyard yard put", "modelyard run", "modelyard yard put ./x datasets/x"):
+        check_mention(right)
 
 
 @pytest.mark.parametrize("page", [path for path in PAGES if "```yaml" in path.read_text()], ids=lambda path: path.name)

@@ -154,9 +154,11 @@ def put(session: Session, path: str, name: str) -> None:
 
     Pickles and code stay outside, as with a fetch. What breaks off leaves nothing in the yard.
     """
-    ref = refs.parse(f"yard://{name.removeprefix('yard://')}")
+    name = name.removeprefix("yard://")
+    ref = refs.parse(f"yard://{name}") if name.startswith(("models/", "datasets/")) else None
     if not isinstance(ref, refs.YardRef):
-        raise Usage(f"{name!r} is no name in the yard", remedy="write models/NAME or datasets/NAME")
+        remedy = "write models/NAME or datasets/NAME, for what it is"
+        raise Usage(f"{name!r} is no name in the yard", where="modelyard yard put", remedy=remedy)
     chosen = None if path == _STREAM else _chosen(path, ref)
     chunks = _stdin() if chosen is None else _outgoing(session, *chosen)
     if session.config.remote:

@@ -6,6 +6,7 @@ The same arguments give the same manifest, whoever asks. What cannot work on a c
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -197,7 +198,8 @@ def check(pipeline: Pipeline, settings: Mapping[str, Any], place: Place) -> None
             why = f"{_longest_name(pipeline.name, name)!r} would be one, and {LONGEST_NAME} letters are allowed"
             raise Usage("the name of a Job would be too long", where=f"steps.{name}", why=why, remedy="shorten the pipeline's name or the step's")
         if isinstance(step, Fetch) and isinstance(refs.parse(step.ref), refs.PathRef):
-            remedy = "bring it into the yard first: modelyard yard put PATH, and write the ref that it prints"
+            put = f"modelyard yard put {shlex.quote(step.ref)} {step.makes()}s/NAME --on kubernetes"
+            remedy = f"bring it into the yard first: {put}, and write the ref that it prints"
             raise Usage(f"{step.ref!r} is a path of this machine", where=f"steps.{name}.{step.verb}", why="pods do not see it", remedy=remedy)
     for hub, address in settings["hubs"].items():
         parts = urlsplit(address)

@@ -115,7 +115,7 @@ def trigger(cluster: Cluster, name: str, now: datetime | None = None) -> str:
     found = get(cluster, name)
     _check_stays(found, name)
     if live := _live(cluster, name):
-        why, remedy = "a schedule runs one tick at a time", f"modelyard wait {live}, or modelyard cancel {live}"
+        why, remedy = "a schedule runs one tick at a time", f"modelyard wait {live} --on kubernetes, or modelyard cancel {live} --on kubernetes"
         raise Usage(f"{live} of the schedule {name} is at work", why=why, remedy=remedy)
     job = schedule.triggered(found, now or datetime.now(UTC))
     if cluster.create(job) is None:
@@ -145,7 +145,7 @@ def remove(cluster: Cluster, name: str) -> None:
     cluster.patch("CronJob", name, {"spec": {"suspend": True}})  # no tick begins between the look and the end
     try:
         if live := _live(cluster, name):
-            remedy = f"modelyard wait {live}, or modelyard cancel {live}; then again"
+            remedy = f"modelyard wait {live} --on kubernetes, or modelyard cancel {live} --on kubernetes; then again"
             raise Usage(f"{live} of the schedule {name} is at work", why="it would end with the schedule", remedy=remedy)
         cluster.delete("CronJob", name, uid=found["metadata"]["uid"])
     except (Failure, KeyboardInterrupt):

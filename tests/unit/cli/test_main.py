@@ -16,6 +16,7 @@ from modelyard import cli
 from modelyard.cli.lazy import COMMANDS, root
 from modelyard.cli.output import Output, complain
 from modelyard.errors import NoInput, Usage
+from modelyard.steps import STEPS
 
 from .conftest import Call
 
@@ -83,6 +84,7 @@ def test_public_names() -> None:
     assert all(getattr(modelyard, name) is not None for name in modelyard.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Pipelines'"):
         _ = modelyard.Pipelines
+    assert {step.__name__ for step in STEPS.values()} | {"Gate", "Resources"} <= set(modelyard.__all__), "a pipeline can be written with them alone"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def test_a_triggered_tick_that_is_left_is_found_by_its_job(call: Call, cluster: 
     name = call("schedule", "trigger", "nightly", "-d", "-q").out.strip()
     assert name == job(cluster)["metadata"]["name"]
     assert json.loads(call("show", name, "--on", "kubernetes", "-o", "json").out)["state"] == "running"
-    assert call("schedule", "trigger", "nightly", "-d").code == 64
+    refused = call("schedule", "trigger", "nightly", "-d")
+    assert refused.code == 64
+    assert refused.err.splitlines()[-1] == f"  try: modelyard wait {name} --on kubernetes, or modelyard cancel {name} --on kubernetes"
     end(cluster, "nightly-0123456789-r1", RunState.DONE)
     assert json.loads(call("show", name, "--on", "kubernetes", "-o", "json").out)["run"] == "nightly-0123456789-r1"
     assert call("wait", name, "--on", "kubernetes").code == 0

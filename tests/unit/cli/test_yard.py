@@ -53,6 +53,17 @@ def test_what_is_not_there(call: Call, yard: Yard) -> None:
     assert "begins 2 digests" in done.err
 
 
+def test_a_name_that_is_none_is_said_as_it_was_written(call: Call, yard: Yard, folder: Path) -> None:
+    (folder / "rows.csv").write_text("text,label\na,b\n")
+    done = call("yard", "put", "rows.csv", "rows")
+    assert done.code == 64
+    assert done.err.splitlines() == [
+        "error: modelyard yard put: 'rows' is no name in the yard",
+        "  try: write models/NAME or datasets/NAME, for what it is",
+    ]
+    assert yard.artifacts.digests() == []
+
+
 def test_put_and_get(call: Call, yard: Yard, folder: Path) -> None:
     (folder / "rows.csv").write_text("text,label\na,b\n")
     done = call("yard", "put", "rows.csv", "datasets/rows")

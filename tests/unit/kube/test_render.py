@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from modelyard.order import Order
 from modelyard.quantities import parse_bytes
 from modelyard.spec import Pipeline
 from modelyard.steps import STEPS, Evaluate, Fetch, Finetune, Promote, Publish, Resources, Search
+from tests.unit.documents import check_command
 from tests.unit.kube import manifests
 from tests.unit.kube.manifests import HUBS, OWNER, PLACE, SETTINGS, order
 
@@ -378,7 +380,9 @@ def test_a_path_is_refused() -> None:
     with pytest.raises(Usage) as refused:
         render.driver(pipeline, SETTINGS, PLACE)
     assert refused.value.where == "steps.reviews.fetch"
-    assert "yard put" in refused.value.remedy
+    typed = refused.value.remedy.removeprefix("bring it into the yard first: ").partition(", and")[0]
+    assert typed == f"modelyard yard put {Path.cwd() / 'reviews.csv'} datasets/NAME --on kubernetes"
+    check_command(typed)
 
 
 def test_a_step_to_force_has_to_be_there() -> None:
