@@ -26,6 +26,7 @@ CHANGE_RESULTS = (
     "pillow",
     "pyarrow",
     "safetensors",
+    "scipy",
     "tokenizers",
     "torch",
     "transformers",

@@ -34,7 +34,7 @@ SYNONYMS = {word: split for split, words in _WORDS.items() for word in words.spl
 """Word in a file's or folder's name -> split."""
 
 _HIDDEN = re.compile(r"(^|/)([._]|(dataset_infos?|state)\.json$)")
-_SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}")
+_SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5,}-of-\d{5,}")
 _READ_ROWS, _READ_IMAGES = 1000, 32
 _INDEX = "__index_level_0__"  # pandas makes an index of the first field when rows have one more than the header, and shifts all names
 
@@ -243,7 +243,7 @@ def _read_file(library: Any, root: Path, name: str, cache_dir: Path) -> Any:
         rows.data.validate(full=True)  # arrow's readers let bytes that are no UTF-8 pass
     except Exception as error:  # pandas, pyarrow and datasets raise classes of their own; whichever it is, this file is why
         why = reason(error)
-        if path.stat().st_size == 0 or "corresponds to no data" in why:
+        if path.stat().st_size == 0 or "corresponds to no data" in why or "BatchSize must be greater than 0" in why:
             raise BadData("the file has no rows", where=name) from error
         line, what = _find_fault(path, suffix)
         raise BadData("the file cannot be read", where=f"{name}:{line}" if line else name, why=what or why) from error
@@ -258,8 +258,12 @@ def _find_fault(path: Path, suffix: str) -> tuple[int, str]:
         for number, raw in enumerate(file if suffix != ".parquet" else (), 1):
             try:
                 text = raw.decode("utf-8-sig")
-                if suffix in {".jsonl", ".ndjson"} and text.strip() and not isinstance(json.loads(text), dict):
-                    return number, "the line is no JSON object"
+                if suffix in {".jsonl", ".ndjson"} and text.strip():
+                    if not isinstance(row := json.loads(text), dict):
+                        return number, "the line is no JSON object"
+                    json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                return number, f"it has half a character, {error.object[error.start : error.start + 1]!a}"
             except UnicodeDecodeError as error:
                 return number, f"byte 0x{raw[error.start]:02x} is not UTF-8"
             except json.JSONDecodeError as error:

@@ -57,6 +57,13 @@ def place(context: Context, decide: Callable[[str, Any, str], None], *, method: 
     return placed
 
 
+def no_room(error: RuntimeError) -> bool:
+    """Whether memory ran out: torch has a class of its own for an accelerator's allocator alone, not for cuBLAS nor for a processor."""
+    from accelerate.utils.memory import should_reduce_batch_size  # late: it takes a second
+
+    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error) or should_reduce_batch_size(error)
+
+
 def options(placement: Placement) -> dict[str, Any]:
     """What `from_pretrained` is to be told. For a model on one device nothing: that is made the current one, to which whoever loads it moves it."""
     if placement.parted:

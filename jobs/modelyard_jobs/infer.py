@@ -45,7 +45,7 @@ def run(context: Context) -> Produced:
             tasks.count(faults, why)
         tolerate(faults, len(rows), settings.max_error_rate, whole=False)
         truncated += int(part.truncated.sum())
-        with (context.out / "data" / f"{split}-{number:05d}-of-{files:05d}.jsonl").open("w", encoding="utf-8", errors=UNPAIRED) as file:
+        with (context.out / "data" / shard(split, number, files)).open("w", encoding="utf-8", errors=UNPAIRED) as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in _records(task, part, runner.labels))
         if isinstance(task, Illustrated) and drawn < settings.pictures:
             drawn += _draw(context, task, part, dataset, columns, labels=runner.labels, most=settings.pictures - drawn)
@@ -53,6 +53,12 @@ def run(context: Context) -> Produced:
     context.detail("rows", {"split": split, "rows": len(rows), "failed": faults.total(), "truncated": truncated, "faults": dict(faults)})
     context.detail("speed", runner.speed())
     return Produced(kind="dataset")
+
+
+def shard(split: str, number: int, files: int) -> str:
+    """Name of a file of rows; names are sorted as texts."""
+    digits = max(5, len(str(files)))
+    return f"{split}-{number:0{digits}}-of-{files:0{digits}}.jsonl"
 
 
 def tolerate(faults: Counter[str], rows: int, rate: float, *, whole: bool) -> None:

@@ -43,10 +43,8 @@ class TorchRunner:
                     tensors["pixel_values"] = tensors["pixel_values"].to(self.model.dtype)
                 found = self.outputs(tensors)
                 return {name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy() for name, tensor in found.items()}
-        except RuntimeError as error:  # torch's class for it is one; a CPU without memory has no class of its own
-            from accelerate.utils.memory import should_reduce_batch_size
-
-            if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+        except RuntimeError as error:
+            if not dispatch.no_room(error):
                 raise
             why = str(error).splitlines()[0]
         # Outside of the handler: the exception's traceback holds the tensors that are to be freed.

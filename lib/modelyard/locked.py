@@ -17,6 +17,7 @@ PINNED: dict[str, str] = {
     "pillow": "13.0.0",
     "pyarrow": "26.0.1",
     "safetensors": "0.8.0",
+    "scipy": "1.17.1",
     "tokenizers": "0.23.3",
     "torch": "2.15.0",
     "transformers": "5.23.0",

@@ -89,6 +89,8 @@ def test_formats_give_the_same_rows(read, name, content):
         ({"a.jsonl": jsonl(ROW) + "[1]\n"}, "a.jsonl:2: the file cannot be read: the line is no JSON object"),
         ({"a.jsonl": jsonl(ROW).encode() + b'{"text":"h\xe9","label":1}\n'}, "a.jsonl:2: the file cannot be read: byte 0xe9 is not UTF-8"),
         ({"a.json": '[{"text": "a"},\n {"text": "b"},]'}, "a.json: the file cannot be read"),
+        ({"a.jsonl": jsonl(ROW) + '{"text": "\\ud83d", "label": 1}\n'}, "a.jsonl:2: the file cannot be read: it has half a character, '\\ud83d'"),
+        ({"a.parquet": parquet({"text": pa.array([], pa.string())})}, "a.parquet: the file has no rows"),
         ({"a.parquet": "PAR1 not really"}, "a.parquet: the file cannot be read"),
         ({"a.parquet": pickle.dumps(ROW)}, "a.parquet: the file cannot be read"),
         ({"test/a.jsonl": jsonl(ROW), "test/b.jsonl": jsonl({"txt": "b", "label": 1})}, "test/b.jsonl: files of split test differ in their columns"),

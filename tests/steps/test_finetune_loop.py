@@ -380,24 +380,30 @@ def test_a_validation_loss_that_is_not_a_number_is_never_kept(make):
     assert loop.context.checkpoints.attempts() == {}
 
 
-def limit(toy, rows):
+ALLOCATOR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+PROCESSOR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def limit(toy, rows, refusal=ALLOCATOR):
     """Make the toy's device too small for more than so many rows; one pass in, so that something must be undone."""
     plain = toy.loss
 
     def loss(model, batch):
         value = plain(model, batch)  # draws dropout
         if len(batch["labels"]) > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
+            raise refusal
         return value
 
     toy.loss = loss
     return toy
 
 
-def test_out_of_memory_halves_the_pass_and_keeps_the_step(make):
+@pytest.mark.parametrize("refusal", [ALLOCATOR, CUBLAS, PROCESSOR], ids=["accelerator", "cublas", "processor"])
+def test_out_of_memory_halves_the_pass_and_keeps_the_step(make, refusal):
     settings = {"batch_size": 8, "epochs": 2}
     straight = make(Toy(), key="01" * 32, **settings)
-    loop = make(limit(Toy(), 2), **settings)
+    loop = make(limit(Toy(), 2, refusal), **settings)
     for each in (straight, loop):
         each.model.dropout.p = 0.0
         each.train()
@@ -438,6 +444,11 @@ def test_the_pass_that_fitted_is_resumed_with(make):
     again.train()
     assert again.progress.resumed
     assert max(map(len, toy.seen)) == 2  # it does not try 8 again
+
+
+def test_another_error_is_no_shortage(make):
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        make(limit(Toy(), 2, RuntimeError("CUDA error: an illegal memory access was encountered"))).train()
 
 
 def test_out_of_memory_at_one_row_is_device_oom(make):

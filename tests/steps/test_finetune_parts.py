@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from modelyard_jobs.finetune import optimizer, precision
+from modelyard.yard import Yard
+from modelyard_jobs.finetune import export, optimizer, precision
 from modelyard_jobs.finetune.order import Order, split
 from modelyard_jobs.metrics import classification
+from tests.steps.fake import artifact
+from tests.steps.tiny import tiny_tokenizer
 
 
 @pytest.fixture
@@ -106,3 +111,20 @@ def test_macro_f1_is_scikit_learns(seed):
     counts = classification.confusion(truth, predicted, 6)
     found = classification.scores(counts)["f1_macro"]
     assert found == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+@pytest.mark.parametrize(("written", "kept"), [({}, "[SEP]"), ({"pad_token": None}, "[SEP]"), ({"pad_token": "[UNK]"}, "[UNK]")])
+def test_the_token_that_was_padded_with_is_written_where_the_model_names_none(tmp_path, written, kept):
+    from transformers import AutoTokenizer
+
+    tiny_tokenizer(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    tokenizer.pad_token = "[SEP]"
+    config = tmp_path / "base" / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    settings.pop("pad_token", None)
+    config.write_text(json.dumps(settings | written))
+    (out := tmp_path / "out").mkdir()
+    (out / "config.json").write_text("{}")
+    export.accompany(tokenizer, artifact(Yard.open(tmp_path / "yard"), "model", tmp_path / "base"), out)
+    assert json.loads((out / "tokenizer_config.json").read_text())["pad_token"] == kept

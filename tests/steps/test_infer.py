@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -184,6 +185,13 @@ def test_predictions_are_a_data_set_again(prepared, yard, monkeypatch, tmp_path)
     rows = data.read(artifact(yard, "dataset", context.out), tmp_path / "cache")["test"]
     assert rows["row"][:] == list(range(21))
     assert rows[20]["error"]["what"] == "the text is missing"
+
+
+def test_files_of_any_number_are_in_order():
+    names = [infer.shard("test", number, 100_001) for number in (9, 99_999, 100_000)]
+    assert names == sorted(names)
+    assert {data.split_of(PurePosixPath(name)) for name in names} == {"test"}
+    assert infer.shard("test", 1, 2) == "test-00001-of-00002.jsonl"
 
 
 def test_a_stop_between_batches_keeps_whole_windows_and_the_next_attempt_does_the_rest(prepared, monkeypatch):

@@ -44,4 +44,5 @@ def _rewrite(path: Path, missing: Mapping[str, str]) -> None:
     """Take the names of places out of a configuration; `missing`: what it gets where it says nothing of it."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     kept = {name: value for name, value in settings.items() if not (_PLACE.fullmatch(name) and isinstance(value, str | bool | None))}
-    path.write_text(json.dumps({**missing, **kept}, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    added = {name: value for name, value in missing.items() if kept.get(name) is None}
+    path.write_text(json.dumps(kept | added, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

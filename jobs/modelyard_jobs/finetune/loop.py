@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from modelyard.errors import BadData, DeviceOom, VolumeFailed, Yielded
+from modelyard_jobs import dispatch
 from modelyard_jobs.context import Context
 from modelyard_jobs.finetune import checkpoint, optimizer
 from modelyard_jobs.finetune.checkpoint import Machinery, Moment, Progress
@@ -125,7 +126,9 @@ class Loop:
                 self._save()
                 step = self.progress.step
                 raise Yielded(f"asked to stop: kept at step {step} of {self.total}", remedy="the same command goes on from here") from None
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not dispatch.no_room(error):
+                    raise
                 raise self._out_of_memory(str(error)) from error
         return self.progress
 
@@ -210,7 +213,9 @@ class Loop:
         while True:
             try:
                 return self._gradient(rows)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not dispatch.no_room(error):
+                    raise
                 why = str(error)
             # Outside of the handler: the traceback would hold on to the very tensors that took the memory.
             self.optimizer.zero_grad()

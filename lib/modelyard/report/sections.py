@@ -218,9 +218,9 @@ def _curves(step: StepRecord, history: shapes.History) -> Iterator[Figure]:
 def _parity(parity: shapes.Parity | None) -> Verdict | None:
     if parity is None:
         return None
-    of = f"{parity.answers} {_many(parity.unit)} in {parity.rows} real rows are" if parity.answers else f"{parity.rows} real rows got"
-    same = "equal" if parity.answers else "the same label"
-    agreed = f"{percent(parity.agreement)} of {of} {same}, the largest difference is {small(parity.max_abs)}"
+    of = f"{parity.answers} {_many(parity.unit)} in {parity.rows} real rows"
+    same = f"{percent(parity.agreement)} of {of} are equal" if parity.answers else f"There are {of}"
+    agreed = f"{same}, the largest difference is {small(parity.max_abs)}"
     if parity.tolerance is None:
         return Verdict("info", f"{agreed}.")
     held = parity.max_abs <= parity.tolerance

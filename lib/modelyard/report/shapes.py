@@ -271,8 +271,8 @@ class Parity(Shape):
     """How far an exported model answers as the one that it was made from. agreement: the share of the `answers`, each a `unit`, that is equal."""
 
     rows: int
-    answers: int | None = None
-    unit: str = "label"
+    answers: int
+    unit: str
     max_abs: float
     max_rel: float | None = None
     agreement: float

@@ -91,7 +91,7 @@ def test_a_whole_run(yard: Yard) -> None:
         "No evaluated text also stands in train.",
         "split test: 2000 of 2644 rows, a sample (seed 42)",
         "epoch 2 is kept: highest validation accuracy of 2 epochs",
-        "100 % of 500 real rows got the same label, the largest difference is 1.3\u00d710⁻⁶, within the tolerance of 1\u00d710⁻⁴.",
+        "100 % of 500 labels in 500 real rows are equal, the largest difference is 1.3\u00d710⁻⁶, within the tolerance of 1\u00d710⁻⁴.",
         "8-bit weights were dropped: 96.2 % of the labels agree, fewer than 98 %.",
         "401.7 rows a second",
         "11.3 ms · p95 13.8 ms",
@@ -150,7 +150,9 @@ def test_a_failed_training_shows_what_its_log_has(yard: Yard) -> None:
 def test_a_failed_export_shows_how_far_it_was_off(yard: Yard) -> None:
     build = example.Builder(yard)
     said = {"exit_code": 65, "category": "data", "what": "the exported model does not answer as the model does"}
-    log = [{"event": "compared", "rows": 500, "max_abs": 0.25, "max_rel": 0.2, "agreement": 0.914, "tolerance": 2e-4}]
+    log = [
+        {"event": "compared", "rows": 500, "answers": 500, "unit": "label", "max_abs": 0.25, "max_rel": 0.2, "agreement": 0.914, "tolerance": 2e-4}
+    ]
     build.step("onnx", "export", {"model": "tuned", "parity": "reviews"}, state=StepState.FAILED, log=log, seconds=60.0, **said)
     found = rendered(yard, build.end(RunState.FAILED, exit_code=65))
     assert "export" in found.ids
