@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from modelyard.errors import Usage
 
 if TYPE_CHECKING:
     from modelyard.kube.diagnosis import Diagnosis
+
+_OF_A_RUN = re.compile(r"modelyard (?:wait|show|logs|explain|cancel|run)(?: \w[\w-]*)+")
+"""A command that a remedy names, and that has to be told where, as this one was."""
 
 
 @command(
@@ -50,6 +54,7 @@ def explain(session: Session, run: str | None, step: str | None, reuse: str | No
             found = explaining.there(cluster, run, step)
     else:
         found = explaining.here(find(session, run), step)
+    found = found.model_copy(update={"remedy": _OF_A_RUN.sub(lambda named: session.again(named[0]), found.remedy)})
     value = {**found.model_dump(mode="json"), "meaning": found.meaning, "seen": found.seen}
     session.out.record("Diagnosis", value, text(found), name=found.category)
 

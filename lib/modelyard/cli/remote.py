@@ -103,7 +103,7 @@ def start(session: Session, pipeline: Pipeline, settings: Settings, *, detach: b
         try:
             runs.follow(connected, run, view)
         except KeyboardInterrupt:
-            remedy = f"the same command follows it again, and `modelyard cancel {run}` ends it"
+            remedy = f"the same command follows it again, and `{session.again(f'modelyard cancel {run}')}` ends it"
             raise Interrupted("not followed any more; it goes on", where=run, remedy=remedy) from None
     return run, runs.described(connected, run)
 

@@ -118,9 +118,8 @@ def trigger(session: Session, *, name: str, detach: bool) -> int:
         try:
             status = runs.follow(cluster, job, view)
         except KeyboardInterrupt:
-            raise Interrupted(
-                "not followed any more; it goes on", where=job, remedy=f"modelyard wait {job} --on kubernetes follows it again"
-            ) from None
+            remedy = f"{session.again(f'modelyard wait {job}')} follows it again"
+            raise Interrupted("not followed any more; it goes on", where=job, remedy=remedy) from None
     described = runs.described(cluster, job)
     session.out.record("Run", described, text(described), name=status.run)
     return settle(session, status)

@@ -8,8 +8,10 @@ import pytest
 
 from modelyard.cli import remote
 from modelyard.errors import Refused, Unavailable
-from modelyard.kube.diagnosis import CATEGORIES
+from modelyard.kube.cluster import Manifest
+from modelyard.kube.diagnosis import CATEGORIES, Diagnosis
 from modelyard.order import Outcome
+from modelyard.run import explain as explaining
 from modelyard.yard import Yard
 from modelyard.yard.runs import RunState, StepState, StepStatus
 from tests.unit.kube import objects
@@ -38,6 +40,31 @@ def test_a_run_there_is_explained_with_evidence_and_arithmetic(call: Call, clust
     assert any(line.split()[:2] == ["Pod", "reviews-tuned-abcdef0123-1"] and "16" in line for line in lines)
     assert any(line.startswith("node1: 8 nvidia.com/gpu") for line in lines)
     assert lines[-1] == "try: steps.tuned.resources: {gpus: 8}"
+
+
+def test_a_remedy_says_where_as_the_command_did(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = objects.cluster(objects.job(), objects.pod(node=""))
+    monkeypatch.setattr(remote, "cluster", lambda _: cluster)
+    options = ("--on", "kubernetes", "-n", "research")
+    remedy = f"modelyard wait {objects.RUN} --on kubernetes --namespace research"
+    assert call("explain", *options).out.splitlines()[-1] == f"try: {remedy}"
+    assert json.loads(call("explain", *options, "-o", "json").out)["remedy"] == remedy
+
+
+@pytest.mark.parametrize(
+    ("remedy", "told"),
+    [
+        ("modelyard cancel r1 (and run it again)", "modelyard cancel r1 --on kubernetes (and run it again)"),
+        ("modelyard logs r1 tuned", "modelyard logs r1 tuned --on kubernetes"),
+        ("modelyard run FILE (it goes on from what was kept)", "modelyard run FILE --on kubernetes (it goes on from what was kept)"),
+        ("steps.tuned.resources: {gpus: 8}", "steps.tuned.resources: {gpus: 8}"),
+        ("modelyard yard gc --on kubernetes -n team", "modelyard yard gc --on kubernetes -n team"),
+    ],
+)
+def test_a_command_in_a_remedy_is_told_where(call: Call, monkeypatch: pytest.MonkeyPatch, remedy: str, told: str) -> None:
+    monkeypatch.setattr(remote, "cluster", lambda _: objects.cluster())
+    monkeypatch.setattr(explaining, "there", lambda *_: Diagnosis(category="busy", what="it waits", remedy=remedy, run="r1"))
+    assert call("explain", "--on", "kubernetes").out.splitlines()[-1] == f"try: {told}"
 
 
 def test_json_has_the_category_and_where_it_is_seen(call: Call, cluster: FakeCluster) -> None:
