@@ -17,6 +17,7 @@ from modelyard_jobs.preflight.row import Row
 from modelyard_jobs.preflight.subject import Subject
 
 PROPORTIONS = frozenset({"accuracy", "accuracy_top5"})
+NO_SHARES = frozenset({"map", "ap50", "ap75", "log_likelihood", "pseudo_log_likelihood", "perplexity", "pseudo_perplexity"})
 APART = 0.1
 """Share of the rows that a model and the one trained further from it are taken to answer differently."""
 
@@ -30,7 +31,7 @@ def rows(subject: Subject) -> Iterator[Row]:
                 yield from _other(subject, name, step, measured)
                 for metric, floor in step.gate.at_least.items():
                     yield line(name, step.gate, measured, metric, floor)
-                for metric in step.gate.compared(measured.measures()[0]):
+                for metric in step.gate.compared(measured.measures()[0] if measured.task else "the task's main metric"):
                     yield _compared(name, step.gate, measured, metric)
 
 
@@ -40,8 +41,8 @@ def line(name: str, gate: Gate, measured: Evaluate, metric: str, floor: float) -
     if measured.rows is None:
         reason = f"{gate.metrics} measures all rows of {measured.split!r}, whose number is not known here; with `rows: N` it could be said"
         return Row(check, "not known", needed, reason)
-    if floor < 0 or metric in {"map", "ap50", "ap75"}:
-        return Row(check, "not known", needed, f"{metric} is no share of rows: how it varies is not known before it is measured")
+    if metric in NO_SHARES:
+        return _unforeseen(check, metric, needed)
     true = passing_value(floor, measured.rows, gate.sure)
     about = "" if metric in PROPORTIONS else f"; {metric} is no proportion: an estimate"
     if true is None:
@@ -58,9 +59,15 @@ def _compared(name: str, gate: Gate, measured: Evaluate, metric: str) -> Row:
     needed = f"{metric} at most {gate.not_worse_than_champion:g} under the champion's" + (", the interval's lower end" if gate.sure else "")
     if measured.rows is None:
         return Row(f"gate of {name}", "not known", needed, f"{gate.metrics} measures all rows of {measured.split!r}, whose number is not known here")
+    if metric in NO_SHARES:
+        return _unforeseen(f"gate of {name}", metric, needed)
     half = NormalDist().inv_cdf(0.975) * math.sqrt(APART / measured.rows)
     reason = f"where two models answer {APART:.0%} of {measured.rows} rows differently, the difference is known to about {half:.3f} either way"
     return Row(f"gate of {name}", f"{half:.3f} either way", needed, reason)
+
+
+def _unforeseen(check: str, metric: str, needed: str) -> Row:
+    return Row(check, "not known", needed, f"{metric} is no share of rows: how it varies is not known before it is measured")
 
 
 def _other(subject: Subject, name: str, step: Promote | Publish, measured: Evaluate) -> Iterator[Row]:

@@ -8,7 +8,6 @@ import pytest
 
 from modelyard.cli import remote
 from modelyard.errors import Refused, Unavailable
-from modelyard.kube.cluster import Manifest
 from modelyard.kube.diagnosis import CATEGORIES, Diagnosis
 from modelyard.order import Outcome
 from modelyard.run import explain as explaining

@@ -294,7 +294,7 @@ def test_packages_that_are_not_installed(make: Make, monkeypatch: pytest.MonkeyP
     versions = dict(keys.PINNED) | {"onnxscript": "absent", "onnx": "absent"}
     monkeypatch.setattr(keys, "installed_versions", lambda: versions)
     row = one(software.packages(make()))
-    assert (row.verdict, row.failure, row.found) == (Verdict.FAILED, Usage, "12 of 14 installed")
+    assert (row.verdict, row.failure, row.found) == (Verdict.FAILED, Usage, "13 of 15 installed")
     assert row.reason == "onnx, onnxscript are not installed; needed by onnx"
     assert row.remedy == "pip install 'modelyard[jobs]'"
     assert one(software.packages(make("name: a\nsteps: {look: {preflight: {}}}"))).verdict is Verdict.WARNING
@@ -575,6 +575,21 @@ def test_a_comparison_with_the_champion_is_a_row_of_its_own(make: Make) -> None:
     assert floor.needed == "accuracy at least 0.8"
     alone = one(gates.rows(make(text.replace("at_least: {accuracy: 0.8}, ", "").replace(", rows: 2000", ""))))
     assert (alone.verdict, alone.found) == (Verdict.OK, "not known")
+
+
+@pytest.mark.parametrize(
+    ("task", "found", "metric"),
+    [
+        ("", "0.014 either way", "the task's main metric"),
+        ("text-classification", "0.014 either way", "accuracy"),
+        ("object-detection", "not known", "map"),
+        ("text-generation", "not known", "log_likelihood"),
+    ],
+)
+def test_a_comparison_names_the_main_metric_of_the_task(make: Make, task: str, found: str, metric: str) -> None:
+    text = PIPELINE.replace("at_least: {accuracy: 0.8}", "not_worse_than_champion: 0.01")
+    row = one(gates.rows(make(text.replace("evaluate: {model: tuned", f"evaluate: {{model: tuned, against: base{task and f', task: {task}'}"))))
+    assert (row.found, row.needed) == (found, f"{metric} at most 0.01 under the champion's")
 
 
 def test_the_names_of_metrics_are_those_that_evaluate_measures() -> None:
