@@ -53,8 +53,6 @@ def test_it_learns_and_what_it_learnt_is_loaded_and_measured(family, method, tmp
     with torch.inference_mode():
         assert tuned(ids, labels=ids).loss < before(ids, labels=ids).loss
 
-    if method == "full":
-        return
     asked = {"model": artifact(yard, "model", context.out, "safetensors"), "against": base, "data": rows}
     measuring = FakeContext(Evaluate(model="m", data="d", against="a"), asked, yard, tmp_path / "measured", key="cd" * 32)
     evaluate.run(measuring)
