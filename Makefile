@@ -56,7 +56,7 @@ test-all: setup browser ## every test, the slow ones too, and the steps with the
 
 # The locks are the newest versions; whoever installs into an environment of their own may have older ones.
 test-lowest: setup
-	test -x $(VENV)-lowest/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $(VENV)-lowest
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(BIN)/uv pip sync -q --python $(VENV)-lowest/bin/python --require-hashes requirements/lowest.txt
 	$(BIN)/uv pip install -q --python $(VENV)-lowest/bin/python --no-deps --no-build-isolation --editable .
 	$(ONE_THREAD) $(VENV)-lowest/bin/python -m pytest --timeout 1800 -m "not slow" tests/steps
