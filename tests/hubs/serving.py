@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,8 +86,13 @@ class Served:
         return urllib3.PoolManager(retries=False).request(method, self.url + path, headers=headers, **more)
 
     def requests(self) -> list[str]:
-        """The server's access log."""
-        return [line for line in self.log.read_text().splitlines() if line.split(" ")[0] in ("GET", "HEAD", "POST", "PUT", "DELETE")]
+        """The server's access log. A line is written once its answer has gone out: those before ours are there when ours is."""
+        mark = f"/mark/{uuid.uuid4().hex}"
+        self.request("GET", mark)
+        while mark not in (lines := self.log.read_text()):
+            time.sleep(0.01)
+        methods = ("GET", "HEAD", "POST", "PUT", "DELETE")
+        return [line for line in lines.splitlines() if line.split(" ")[0] in methods and " /mark/" not in line]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
